@@ -1,0 +1,81 @@
+"""What a data set is: columns, sources to read, and the records in each.
+
+T points of a record, D columns of a point.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class Column(NamedTuple):
+    """One number of a point. With `difference`, records hold values and models their changes between points."""
+
+    name: str
+    kind: Literal["real", "binary", "category"]
+    size: int = 1  # number of categories
+    role: Literal["", "stroke_end", "sequence_end"] = ""
+    difference: bool = False
+
+
+X = Column("x", "real", difference=True)
+Y = Column("y", "real", difference=True)
+STROKE_END = Column("stroke_end", "binary", role="stroke_end")
+SEQUENCE_END = Column("sequence_end", "binary", role="sequence_end")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sequence: `points` (T, D) in raw units, in the order of the data set's columns; y points down."""
+
+    id: str
+    points: np.ndarray
+    split: Split = "train"
+    text: str = ""  # what was written, if known
+    group: str = ""  # the writer
+    label: str = ""  # the class, where there is one: "genuine", "forged"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that could not be read, and why: one bad file never costs its neighbours."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one call of `Dataset.read` reads: a name unique in the data set, the files, the split they are in."""
+
+    name: str
+    paths: tuple[Path, ...] = ()  # none: generated
+    split: Split = "train"
+
+
+class Dataset(ABC):
+    """Sequences from files or from a generator; options are keyword-only constructor arguments.
+
+    `columns` may depend on the options, then it is set by the constructor.
+    """
+
+    reader_version: ClassVar[int] = 1  # a bump makes caches stale
+    synthetic: ClassVar[bool] = False  # said wherever the data, or what was learnt from it, is shown
+    columns: tuple[Column, ...] = (X, Y, STROKE_END)
+
+    @abstractmethod
+    def sources(self) -> list[Source]:
+        """What there is to read, in a fixed order; raises `DataError` where the folder is not this data set."""
+
+    @abstractmethod
+    def read(self, source: Source) -> Iterator[Record | Skipped]:
+        """The records of one source. Pure and picklable with `self`, so that it runs in worker processes."""

@@ -1,0 +1,52 @@
+"""What an encoder is: it turns the past of a sequence into features.
+
+B sequences, T steps, F numbers of a step, U characters of a text.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]  # batch first, so that selecting records and saving are generic
+
+
+class Context(NamedTuple):
+    """What a sequence is conditioned on."""
+
+    text: Tensor  # (B, U) character ids
+    lengths: Tensor  # (B,)
+
+
+class Encoded(NamedTuple):
+    """`features` (B, T, F), the `state` after each record's last step, and `extras` worth looking at."""
+
+    features: Tensor
+    state: State
+    extras: dict[str, Tensor]
+
+
+class Encoder(nn.Module, ABC):
+    """`__init__(self, input_size, context_size=0, *, option=default, ...)`; sets `output_size`."""
+
+    output_size: int
+
+    @abstractmethod
+    def start(self, batch_size: int, context: Context | None = None) -> State:
+        """The state before the first step, on the parameters' device and of their dtype."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None = None) -> Encoded:
+        """Features (B, T, F) of inputs (B, T, F_in), of which `lengths` (B,) steps count.
+
+        Features at step t depend on inputs up to t alone. Stepping through with T = 1 and the returned state
+        gives the same numbers. What stands in the padding changes nothing before it.
+        """
+
+    def finished(self, state: State, context: Context | None) -> Tensor:
+        """(B,) bool: nothing is left to write. By default never."""
+        first = next(iter(state.values()))
+        return torch.zeros(len(first), dtype=torch.bool, device=first.device)
