@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from operator import attrgetter
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from seqdens.errors import SeqdensError, UsageError
 
@@ -25,10 +27,8 @@ class Option(NamedTuple):
     default: Any
 
     def describe_type(self) -> str:
-        """The type as a user would write it: `int`, `"a" | "b"`, `float | None`."""
-        if get_origin(self.annotation) is Literal:
-            return " | ".join(json.dumps(value) for value in get_args(self.annotation))
-        return getattr(self.annotation, "__name__", str(self.annotation)).replace("pathlib.", "")
+        """The type as a user would write it: `int`, `"a" | "b"`, `float | None`, `int >= 1`."""
+        return _describe_type(self.annotation)
 
     def check(self, value: Any) -> Any:
         """`value` as the annotated type (an int for a float, a text for a path, a list for a tuple).
@@ -40,18 +40,38 @@ class Option(NamedTuple):
         return msgspec.convert(value, self.annotation, dec_hook=lambda kind, given: kind(given))
 
 
+def _describe_type(annotation: Any) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        bounds = {">=": "ge", ">": "gt", "<=": "le", "<": "lt"}
+        given = ((sign, getattr(meta, name, None)) for meta in parts[1:] for sign, name in bounds.items())
+        limits = ", ".join(f"{sign} {limit}" for sign, limit in given if limit is not None)
+        return f"{_describe_type(parts[0])} {limits}".strip()
+    if origin is Literal:
+        return " | ".join(json.dumps(value) for value in parts)
+    if origin in (Union, UnionType):
+        return " | ".join(_describe_type(part) for part in parts)
+    if annotation is NoneType:
+        return "None"
+    return annotation.__name__ if isinstance(annotation, type) and not parts else str(annotation)
+
+
 def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
     """The options of a class or function: its keyword-only arguments, in order.
 
-    Raises `UsageError` for `*args`, `**kwargs`, and for options without annotation or default, since those
-    could be neither listed nor checked.
+    Raises `UsageError` for `*args`, `**kwargs`, and for options without a readable annotation or without a
+    default, since those could be neither listed nor checked.
     """
     owner = getattr(factory, "__name__", str(factory))
     function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
-    hints = get_type_hints(function)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise UsageError(f"the annotations of {owner} cannot be read: {one_line(error)}.") from error
     options = {}
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and function is not object.__init__:
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if variadic and function is not object.__init__:
             raise UsageError(f"{owner} takes {parameter}: options must be named keyword-only arguments.")
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
@@ -62,7 +82,7 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
 
 
 def check_options(owner: str, options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given`, each value checked and converted; raises `UsageError` naming the option and what is possible."""
+    """`given`, checked and converted; raises `UsageError` naming the option and what is possible."""
     checked = {}
     for name, value in given.items():
         if name not in options:
@@ -70,7 +90,7 @@ def check_options(owner: str, options: Mapping[str, Option], given: Mapping[str,
         option = options[name]
         try:
             checked[name] = option.check(value)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UsageError(
                 f"option {name!r} of {owner} is {value!r}, but must be {option.describe_type()} ({error})."
             ) from None
@@ -80,14 +100,23 @@ def check_options(owner: str, options: Mapping[str, Option], given: Mapping[str,
 def choices(wanted: str, known: Iterable[str]) -> str:
     """A clause for error messages: the nearest of `known` to `wanted`, and all of them."""
     names = sorted(known)
-    near = get_close_matches(wanted, names, n=1)
+    longer = [name for name in names if wanted and name.startswith(wanted)]
+    near = get_close_matches(wanted, names, n=1) or longer
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}known: {', '.join(names) if names else 'none'}."
 
 
+def one_line(error: BaseException) -> str:
+    """The type and the text of an error in one line, for a sentence that names its cause."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 @dataclass(frozen=True)
 class Provider:
-    """Who provides a name: `target` is "module:attribute" or the object itself, `owner` a distribution."""
+    """Who provides a name: `target` is "module:attribute", "module" or the object itself.
+
+    `owner` is a distribution and its version, "seqdens 0.1.0".
+    """
 
     kind: str
     name: str
@@ -95,22 +124,22 @@ class Provider:
     owner: str
 
     def load(self) -> Any:
-        """The object, imported on first use; raises `SeqdensError` naming the distribution where that fails."""
+        """The object, imported on first use; raises `SeqdensError` naming the owner where that fails."""
         if not isinstance(self.target, str):
             return self.target
         module, _, attribute = self.target.partition(":")
         try:
-            return getattr(import_module(module), attribute)
-        except Exception as error:
+            found = import_module(module)
+            return attrgetter(attribute)(found) if attribute else found
+        except (Exception, SystemExit) as error:
             raise SeqdensError(
-                f"{self.name!r} of {self.kind} cannot be loaded from {self.target} ({self.owner}): "
-                f"{type(error).__name__}: {error}"
+                f"{self.name!r} of {self.kind} cannot be loaded from {self.target} ({self.owner}): {one_line(error)}"
             ) from error
 
 
 @dataclass(frozen=True)
 class Component:
-    """A name of a registry and checked options: printable, equal by value, what a configuration file holds."""
+    """A name and checked options: printable, equal by value, what a configuration file holds."""
 
     kind: str
     name: str
@@ -146,12 +175,15 @@ class Registry:
     def providers(self) -> list[Provider]:
         return [provider for name in self.names() for provider in self._providers[name]]
 
+    def choices(self, wanted: str) -> str:
+        """A clause for error messages: the nearest name, all names, and packages that could not be read."""
+        return " ".join([choices(wanted, self._providers), *self.failures])
+
     def provider(self, name: str) -> Provider:
         """The provider of `name`; raises `UsageError` for an unknown name and for one with two owners."""
         owners = self._providers.get(name, [])
         if not owners:
-            failed = "".join(f" ({failure})" for failure in self.failures)
-            raise UsageError(f"no {self.kind} component is named {name!r}; {choices(name, self._providers)}{failed}")
+            raise UsageError(f"there is no {name!r} among the {self.kind}; {self.choices(name)}")
         if len(owners) > 1:
             both = " and ".join(f"{owner.owner} ({owner.target})" for owner in owners)
             raise UsageError(f"{name!r} of {self.kind} is provided twice, by {both}; uninstall one of them.")

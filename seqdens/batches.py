@@ -1,0 +1,78 @@
+"""Batches of records of like length, padded, in a seeded order.
+
+B records, T offsets of the longest, D columns, U characters of the longest text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqdens.cache import Prepared
+
+POOL = 32  # batches drawn together and sorted by length among themselves
+
+
+class Batch(NamedTuple):
+    """Padded offsets in raw units with what belongs to them."""
+
+    points: Tensor  # (B, T, D) float32, zeros in the padding
+    lengths: Tensor  # (B,)
+    text: Tensor  # (B, U) indices into the data set's alphabet
+    text_lengths: Tensor  # (B,)
+    records: Tensor  # (B,) indices into the data set
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of positions into `lengths`, shuffled: each position once, like lengths together."""
+    shuffled = rng.permutation(len(lengths))
+    pool = batch_size * POOL
+    batches = []
+    for start in range(0, len(shuffled), pool):
+        members = shuffled[start : start + pool]
+        members = members[np.argsort(lengths[members], kind="stable")]
+        batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def collate(data: Prepared, records: np.ndarray) -> Batch:
+    """The batch of these records."""
+    lengths = data.lengths_of(records)
+    points = np.zeros((len(records), int(lengths.max()), len(data.columns)), np.float32)
+    for row, record in enumerate(records):
+        data.offsets(record, out=points[row, : lengths[row]])
+    text, text_lengths = encode([data.texts[record] for record in records], data.alphabet)
+    arrays = (points, lengths.astype(np.int64), text, text_lengths, np.asarray(records, np.int64))
+    return Batch(*map(torch.from_numpy, arrays))
+
+
+def encode(texts: list[str], alphabet: str) -> tuple[np.ndarray, np.ndarray]:
+    """Character indices (B, U), zeros in the padding, and lengths (B,)."""
+    index = {character: i for i, character in enumerate(alphabet)}
+    lengths = np.array([len(text) for text in texts], np.int64)
+    ids = np.zeros((len(texts), int(lengths.max(initial=0))), np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = [index[character] for character in text]
+    return ids, lengths
+
+
+def training_batches(data: Prepared, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    """The batches of one epoch of the training split, in an order fixed by seed and epoch, from the `skip`-th on."""
+    records = data.split("train")
+    rng = np.random.default_rng([seed, epoch])
+    for members in order(data.lengths_of(records), batch_size, rng)[skip:]:
+        yield collate(data, records[members])
+
+
+def evaluation_batches(data: Prepared, records: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    """Batches of `records` from short to long, so that little is padding."""
+    ordered = records[np.argsort(data.lengths_of(records), kind="stable")]
+    for start in range(0, len(ordered), batch_size):
+        yield collate(data, ordered[start : start + batch_size])

@@ -1,0 +1,33 @@
+"""The table of contents: what seqdens itself provides, kind -> name -> "module:object".
+
+Installed packages add to it under the entry point groups "seqdens.<kind>"; nothing is imported before its
+name is used.
+"""
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "datasets": {
+        "hershey": "seqdens.datasets.hershey:Hershey",
+        "iamondb": "seqdens.datasets.iamondb:IamOnDB",
+        "svc": "seqdens.datasets.svc:SVC2004",
+    },
+    "encoders": {
+        "stacked-lstm": "seqdens.encoders.stacked_lstm:StackedLSTM",
+    },
+    "heads": {
+        "gmm-bernoulli": "seqdens.heads.gmm_bernoulli:GMMBernoulli",
+    },
+    "regularisers": {},
+    "experiments": {
+        "handwriting": "seqdens.experiments.handwriting:HANDWRITING",
+    },
+    "commands": {
+        "run": "seqdens.cli.run:run",
+        "prepare": "seqdens.cli.prepare:prepare",
+        "sample": "seqdens.cli.sample:sample",
+        "list": "seqdens.cli.list_:list_",
+        "show": "seqdens.cli.show:show",
+        "plugins": "seqdens.cli.plugins:plugins",
+    },
+}
+
+KINDS = tuple(BUILTIN)

@@ -1,0 +1,116 @@
+"""The command line: one file per command, imported when it is called, and without torch at its top."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from seqdens.components import CORE, registry
+from seqdens.errors import SeqdensError
+from seqdens.registry import Provider
+from seqdens.version import __version__
+
+
+def load_command(name: str) -> click.Command:
+    """The command `name`; raises `SeqdensError` naming the distribution where it cannot be had."""
+    provider = registry("commands").provider(name)
+    command = provider.load()
+    if not isinstance(command, click.Command):
+        raise SeqdensError(f"the command {name!r} of {provider.owner} is {command!r}, not a click command.")
+    return command
+
+
+def aligned(rows: Iterable[Sequence[str]], indent: str = "") -> str:
+    """Rows of equal length as lines of left-aligned columns."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(indent + line.rstrip() for line in lines)
+
+
+def summary(owners: Sequence[Provider]) -> str:
+    """The line on a command in the help: the text of our own commands, the owner alone of an outsider's."""
+    if len(owners) > 1:
+        return f"(provided twice, by {' and '.join(owner.owner for owner in owners)})"
+    if owners[0].owner != CORE:
+        return f"(from {owners[0].owner})"
+    try:
+        return load_command(owners[0].name).get_short_help_str(limit=100)
+    except SeqdensError as error:
+        return str(error)
+
+
+class Commands(click.Group):
+    """The commands of seqdens, of installed packages and of code."""
+
+    debug = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return registry("commands").names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return load_command(cmd_name) if cmd_name in self.list_commands(ctx) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        commands = registry("commands")
+        if args[0] not in commands.names() and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}; {commands.choices(args[0])}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = registry("commands")
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, summary([owner for owner in commands.providers() if owner.name == name]))
+                    for name in commands.names()
+                ]
+            )
+        for failure in commands.failures:
+            formatter.write_text(f"Warning: {failure}")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        try:
+            return super().main(*args, **settings)
+        except SeqdensError as error:
+            if self.debug:
+                traceback.print_exc()
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_status)
+
+
+def _set_debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    Commands.debug = value
+
+
+@click.group(cls=Commands)
+@click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    envvar="SEQDENS_DEBUG",
+    callback=_set_debug,
+    help="Show the traceback of an error.",
+)
+@click.version_option(__version__, prog_name="seqdens")
+def cli() -> None:
+    """Train sequence density models and sample from them; `seqdens run handwriting` is a first try."""
+
+
+def main() -> None:
+    """The console command `seqdens`."""
+    cli(prog_name="seqdens")

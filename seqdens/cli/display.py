@@ -1,0 +1,87 @@
+"""What a person at the terminal sees of a run: a live line while it works, a lasting line for each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from seqdens.hookspecs import hookimpl
+from seqdens.prepare import Progress as PrepareProgress
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `3m 07s`, `2h 05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+
+
+def losses(metrics: dict[str, float], name: str) -> str:
+    """`-1.234 nats/point (-765 nats/record)`."""
+    return f"{metrics[f'{name}_nats_per_point']:.3f} nats/point ({metrics[f'{name}_nats_per_record']:.0f} nats/record)"
+
+
+@contextmanager
+def preparing(console: Console, name: str) -> Iterator[PrepareProgress]:
+    """A bar over the sources of a data set; nothing is shown where there is nothing to read."""
+    with Progress(console=console, transient=True) as bar:
+        task: list[TaskID] = []
+
+        def show(done: int, total: int) -> None:
+            if not task:
+                task.append(bar.add_task(f"Preparing {name}", total=total))
+            bar.update(task[0], completed=done)
+
+        yield show
+
+
+class TrainingDisplay:
+    """Listens to the events of a run."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]:.0f}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self.task: TaskID | None = None
+
+    @hookimpl
+    def metrics_logged(self, run: Any, step: int, metrics: dict[str, float]) -> None:
+        if self.task is None:
+            self.task = self.bar.add_task("", epoch=metrics["epoch"])
+            self.bar.start()
+        left = duration(metrics["seconds_left"])
+        text = f"{losses(metrics, 'train')} · {metrics['points_per_second']:,.0f} points/s · {left} left"
+        self.bar.update(self.task, completed=step, total=metrics["steps"], epoch=metrics["epoch"], description=text)
+
+    @hookimpl
+    def epoch_finished(self, run: Any, metrics: dict[str, float]) -> None:
+        parts = [f"train {losses(metrics, 'train')}"]
+        if "valid_nats_per_point" in metrics:
+            parts.append(f"valid {losses(metrics, 'valid')}")
+        parts += [f"{metrics['points_per_second']:,.0f} points/s", duration(metrics["seconds"])]
+        self.console.print(f"epoch {metrics['epoch']:.0f}: {' · '.join(parts)}", highlight=False, soft_wrap=True)
+
+    @hookimpl
+    def samples_drawn(self, run: Any, paths: list[Path]) -> None:
+        self.stop()
+
+    @hookimpl
+    def run_failed(self, run: Any, error: BaseException) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self.bar.stop()

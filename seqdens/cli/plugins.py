@@ -1,0 +1,60 @@
+"""`seqdens plugins`: the installed packages that add to seqdens, and whether what they add works."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from seqdens.cli import aligned, load_command
+from seqdens.components import registry
+from seqdens.errors import SeqdensError
+from seqdens.plugins import GROUPS, find, load_listener
+from seqdens.registry import Provider
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Import everything, with times; exit status 1 if anything fails.")
+@click.pass_context
+def plugins(context: click.Context, check: bool) -> None:
+    """List the installed packages that add to seqdens, or check them."""
+    found = [find(group) for group in GROUPS]
+    providers = [provider for some, _ in found for provider in some]
+    failures = list(dict.fromkeys(failure for _, some in found for failure in some))
+    for owner in sorted({provider.owner for provider in providers}):
+        rows = [[provider.kind, provider.name] for provider in providers if provider.owner == owner]
+        if check:
+            outcomes = [attempt(provider) for provider in providers if provider.owner == owner]
+            failures += [failure for _, failure in outcomes if failure]
+            rows = [
+                [*row, took, "failed" if failure else "ok"] for row, (took, failure) in zip(rows, outcomes, strict=True)
+            ]
+        click.echo(f"{owner}\n{aligned(rows, '  ')}")
+    if not providers:
+        click.echo("No installed package adds to seqdens.")
+    for failure in failures:
+        click.echo(f"Warning: {failure}", err=True)
+    context.exit(1 if check and failures else 0)
+
+
+def attempt(provider: Provider) -> tuple[str, str]:
+    """How long `provider` took to load, and why it failed, if it did."""
+    start = time.perf_counter()
+    try:
+        load(provider)
+        failure = ""
+    except SeqdensError as error:
+        failure = str(error)
+    return f"{time.perf_counter() - start:.2f} s", failure
+
+
+def load(provider: Provider) -> None:
+    """Import `provider` as its use would, and check its options; raises `SeqdensError`."""
+    if provider.kind == "hooks":
+        load_listener(provider)
+    elif provider.kind == "commands":
+        load_command(provider.name)
+    elif provider.kind == "experiments":
+        registry(provider.kind).provider(provider.name).load()
+    else:
+        registry(provider.kind).component(provider.name, {})

@@ -1,0 +1,79 @@
+"""`seqdens prepare`: build or refresh the cache of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seqdens.errors import UsageError
+
+if TYPE_CHECKING:
+    from seqdens.cache import Prepared
+
+MENTIONED = 5  # skipped files named on the screen
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set's files.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the data set.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for prepared data sets.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that read; default: one a core.")
+@click.option("--strict", is_flag=True, help="Fail at the first file that cannot be read.")
+@click.option("--verify", is_flag=True, help="Compare the files' contents, not only names and sizes.")
+def prepare(
+    dataset: str,
+    data: Path | None,
+    settings: tuple[str, ...],
+    cache: Path | None,
+    workers: int | None,
+    strict: bool,
+    verify: bool,
+) -> None:
+    """Build or refresh the prepared form of DATASET."""
+    from seqdens.components import dataset as component
+    from seqdens.configuration import parse_setting
+
+    parsed = (parse_setting(text if text.startswith("dataset.") else f"dataset.{text}") for text in settings)
+    options = {option: value for _, option, value in parsed}
+    root = data or options.pop("root", None)
+    if "name" in options:
+        raise UsageError("the data set's name is the argument DATASET, not a setting.")
+    prepared = prepare_with_display(
+        component(dataset, **options), root, folder=cache, workers=workers, verify=verify, strict=strict
+    )
+    click.echo(f"Prepared at {prepared.path}")
+
+
+def prepare_with_display(component: Any, root: Path | None, *, strict: bool = False, **settings: Any) -> Prepared:
+    """`seqdens.prepare.prepare` with progress, and a summary of what is there and what was skipped."""
+    from rich.console import Console
+
+    from seqdens.cli.display import preparing
+    from seqdens.prepare import MAX_SKIPPED, prepare
+
+    console = Console(highlight=False, soft_wrap=True)
+    with preparing(console, component.name) as progress:
+        prepared = prepare(
+            component,
+            root,
+            progress=progress,
+            note=lambda line: console.print(f"Note: {line}", markup=False),
+            max_skipped=0.0 if strict else MAX_SKIPPED,
+            **settings,
+        )
+    summarise(prepared)
+    return prepared
+
+
+def summarise(prepared: Prepared) -> None:
+    """Print what is in a prepared data set, and what is not and why."""
+    name = prepared.provenance.dataset + (" (synthetic)" if prepared.provenance.synthetic else "")
+    counts = ", ".join(f"{len(prepared.split(name)):,} {name}" for name in ("train", "valid", "test"))
+    click.echo(f"{name}: {len(prepared):,} records ({counts}), {prepared.starts[-1]:,} points")
+    for skipped in prepared.skipped[:MENTIONED]:
+        click.echo(f"  skipped {skipped.path}: {skipped.reason}")
+    if len(prepared.skipped) > MENTIONED:
+        click.echo(f"  ... and {len(prepared.skipped) - MENTIONED} more, listed in {prepared.path}")

@@ -1,0 +1,62 @@
+"""`seqdens show`: what a name stands for, its options or its declaration."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import Any
+
+import click
+
+from seqdens.builtin import KINDS
+from seqdens.cli import aligned, load_command
+from seqdens.components import registry
+from seqdens.errors import UsageError
+from seqdens.registry import Provider, choices, options_of
+
+
+@click.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show what a name stands for, with its options."""
+    registries = [registry(kind) for kind in KINDS]
+    found = [each.provider(name) for each in registries if name in each.names()]
+    if not found:
+        known = {known for each in registries for known in each.names()}
+        failures = dict.fromkeys(failure for each in registries for failure in each.failures)
+        raise UsageError(" ".join([f"nothing is named {name!r};", choices(name, known), *failures]))
+    click.echo("\n\n".join(describe(provider) for provider in found))
+
+
+def describe(provider: Provider) -> str:
+    """Kind, name, owner and purpose, then options or declaration, as text."""
+    title = f"{provider.name} ({provider.kind}, {provider.owner}, {provider.target})"
+    if provider.kind == "commands":
+        return f"{title}\n{load_command(provider.name).get_short_help_str(limit=200)}"
+    component = provider.load()
+    if provider.kind == "experiments":
+        return f"{title}\n\n{declaration(component)}"
+    purpose = (inspect.getdoc(component) or "").partition("\n")[0]
+    return "\n".join(filter(None, (title, purpose, options(component))))
+
+
+def declaration(experiment: Any) -> str:
+    """An experiment as TOML."""
+    import tomli_w
+
+    return tomli_w.dumps(experiment.describe()).strip()
+
+
+def options(component: Any) -> str:
+    """Options with type, default and, where the docstring has a line `name: text`, what each does."""
+    texts = dict(re.findall(r"^\s*(\w+): (.+)$", inspect.getdoc(component) or "", re.MULTILINE))
+    rows = [
+        (option.name, option.describe_type(), _written(option.default), texts.get(option.name, ""))
+        for option in options_of(component).values()
+    ]
+    return aligned([("option", "type", "default", ""), *rows], "  ") if rows else ""
+
+
+def _written(default: Any) -> str:
+    return "None" if default is None else json.dumps(default, default=str)

@@ -1,0 +1,65 @@
+"""The registries, filled: what seqdens provides, what installed packages provide, what code registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seqdens.builtin import BUILTIN, KINDS
+from seqdens.errors import UsageError
+from seqdens.plugins import find
+from seqdens.registry import Component, Provider, Registry, choices
+from seqdens.version import __version__
+
+CORE = f"seqdens {__version__}"
+
+_registered: list[Provider] = []
+
+
+def registry(kind: str) -> Registry:
+    """The components of one of `KINDS`, as things stand; raises `UsageError` for another kind."""
+    if kind not in KINDS:
+        raise UsageError(f"there is no kind of component {kind!r}; {choices(kind, KINDS)}")
+    core = [Provider(kind, name, target, CORE) for name, target in BUILTIN[kind].items()]
+    installed, failures = find(f"seqdens.{kind}")
+    in_code = [provider for provider in _registered if provider.kind == kind]
+    return Registry(kind, [*core, *installed, *in_code], failures)
+
+
+def register(kind: str, name: str, component: Any) -> None:
+    """Make `component` known as `name` in this process, as an installed package would.
+
+    Raises `UsageError` for an unknown kind and for a name that is taken.
+    """
+    owner = f"registered in code by {getattr(component, '__module__', None) or type(component).__module__}"
+    for taken in registry(kind).providers():
+        if taken.name == name:
+            raise UsageError(
+                f"{name!r} of {kind} is already provided by {taken.owner} ({taken.target}); "
+                f"{component!r} ({owner}) needs another name."
+            )
+    _registered.append(Provider(kind, name, component, owner))
+
+
+def dataset(name: str, /, **options: Any) -> Component:
+    """The data set `name` with `options`; raises `UsageError` for what is unknown or has another type."""
+    return registry("datasets").component(name, options)
+
+
+def encoder(name: str, /, **options: Any) -> Component:
+    """The encoder `name` with `options`; raises `UsageError` for what is unknown or has another type."""
+    return registry("encoders").component(name, options)
+
+
+def head(name: str, /, **options: Any) -> Component:
+    """The head `name` with `options`; raises `UsageError` for what is unknown or has another type."""
+    return registry("heads").component(name, options)
+
+
+def regulariser(name: str, /, **options: Any) -> Component:
+    """The regulariser `name` with `options`; raises `UsageError` for what is unknown or has another type."""
+    return registry("regularisers").component(name, options)
+
+
+def experiment(name: str) -> Any:
+    """The experiment `name`, a declaration; raises `UsageError` for an unknown name."""
+    return registry("experiments").provider(name).load()

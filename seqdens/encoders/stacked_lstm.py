@@ -1,0 +1,97 @@
+"""Graves' prediction network without its input and output: peephole LSTM layers with skip connections.
+
+B sequences, T steps, F numbers of a step, L layers, H cells a layer. Inside, tensors are time-major.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seqdens.encoders.base import Context, Encoded, Encoder, State
+from seqdens.encoders.recurrence import peephole_lstm
+from seqdens.errors import UsageError
+
+
+class StackedLSTM(Encoder):
+    """`layers` LSTM layers of `hidden_size` cells, each of which sees the input and the layer below.
+
+    The features (B, T, L*H) are the hidden states of all layers, the state `hidden` and `cell`, each (B, L, H).
+    Derivatives with respect to gate pre-activations are clipped to [-gate_clip, gate_clip] at every step, 0 for
+    no clipping. Raises `UsageError` for a size below 1, a negative `gate_clip`, and for a text to condition on.
+    Source: Graves 2013, sections 2 and 4.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        context_size: int = 0,
+        *,
+        hidden_size: int = 400,
+        layers: int = 3,
+        gate_clip: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if context_size:
+            raise UsageError(
+                f"context_size is {context_size}, but stacked-lstm takes no text, so it must be 0; "
+                "choose an encoder that does."
+            )
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("layers", layers)):
+            if size < 1:
+                raise UsageError(f"{name} of stacked-lstm is {size}, but must be at least 1.")
+        if not gate_clip >= 0:
+            raise UsageError(f"gate_clip of stacked-lstm is {gate_clip}, but must be positive, or 0 for no clipping.")
+        self.output_size = layers * hidden_size
+        self.layers = nn.ModuleList(
+            PeepholeLSTM(input_size + (hidden_size if below else 0), hidden_size, gate_clip) for below in range(layers)
+        )
+
+    def start(self, batch_size: int, context: Context | None = None) -> State:
+        weight = next(self.parameters())
+        shape = (batch_size, len(self.layers), self.output_size // len(self.layers))
+        return {"hidden": weight.new_zeros(shape), "cell": weight.new_zeros(shape)}
+
+    def forward(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None = None) -> Encoded:
+        steps = below = inputs.transpose(0, 1)
+        outputs, hiddens, cells = [], [], []
+        for number, layer in enumerate(self.layers):
+            seen = torch.cat((steps, below), dim=2) if number else steps
+            h0, c0 = state["hidden"][:, number], state["cell"][:, number]
+            below, cell = layer(seen, h0, c0)
+            outputs.append(below.transpose(0, 1))
+            hiddens.append(_last(below, lengths, h0))
+            cells.append(_last(cell, lengths, c0))
+        after = {"hidden": torch.stack(hiddens, dim=1), "cell": torch.stack(cells, dim=1)}
+        return Encoded(torch.cat(outputs, dim=2), after, {})
+
+
+class PeepholeLSTM(nn.Module):
+    """One layer: inputs (T, B, F) and the state before, h0 and c0 (B, H), to hidden and cell states (T, B, H).
+
+    Gates stand in the order of `torch.nn.LSTM` (i, f, g, o), with one bias each; peepholes in the order i, f, o.
+    Everything is drawn uniformly from +-0.1 as in the descendants of Graves' code (the paper does not say), from
+    +-1/sqrt(H) as in `torch.nn.LSTM` where that is wider, for layers of fewer than 100 cells.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, gate_clip: float) -> None:
+        super().__init__()
+        self.gate_clip = gate_clip
+        self.input_weight = nn.Parameter(torch.empty(4 * hidden_size, input_size))
+        self.recurrent_weight = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
+        self.peepholes = nn.Parameter(torch.empty(3, hidden_size))
+        self.bias = nn.Parameter(torch.empty(4 * hidden_size))
+        bound = max(0.1, hidden_size**-0.5)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, inputs: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+        gates = functional.linear(inputs, self.input_weight, self.bias)
+        return peephole_lstm(gates, self.recurrent_weight, self.peepholes, h0, c0, self.gate_clip)
+
+
+def _last(states: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
+    """The states (T, B, H) after `lengths` (B,) steps; the initial one (B, H) after none."""
+    last = states[(lengths - 1).clamp(min=0), torch.arange(len(lengths), device=lengths.device)]
+    return torch.where((lengths > 0).unsqueeze(1), last, initial)

@@ -1,0 +1,216 @@
+"""Real columns by a mixture of Gaussians, binary columns by Bernoullis: the output layer of Graves (2013).
+
+B sequences, T steps, F features, D = R + S columns of a point (R real, S binary), K components, P = R(R-1)/2
+pairs of real columns: pair (i, j) with j < i stands at i(i-1)/2 + j.
+
+A correlation matrix is given by P numbers r: tanh(r_ij) is the partial correlation of columns i and j given
+those before j (a canonical vine: Lewandowski, Kurowicka and Joe, 2009). Any r is a valid matrix, and for R=2
+rho = tanh(r) as in the paper. One step v <- v sech(r_ij) + u_j tanh(r_ij) for each pair leads from standard
+normals u to standardised columns z, and its inverse back: 1 - rho^2, which cancels, is never formed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqdens.clipping import clip_derivative
+from seqdens.datasets.base import Column
+from seqdens.errors import DataError, UsageError
+from seqdens.heads.base import Distribution, Head
+
+REAL = "real"  # the mixture's term
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureBernoulli(Distribution):
+    """A Gaussian mixture over the real columns, times a Bernoulli for each binary column.
+
+    `correlations` are the numbers r; `binary_logits` are the paper's e with the opposite sign.
+    """
+
+    columns: tuple[Column, ...]
+    weight_logits: Tensor  # (B, T, K)
+    means: Tensor  # (B, T, R, K)
+    log_sigmas: Tensor  # (B, T, R, K)
+    correlations: Tensor  # (B, T, P, K)
+    binary_logits: Tensor  # (B, T, S)
+
+    @property
+    def weights(self) -> Tensor:
+        """Mixture weights (B, T, K)."""
+        return self.weight_logits.softmax(-1)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Standard deviations (B, T, R, K), in the units of the targets."""
+        return self.log_sigmas.exp()
+
+    def terms(self, targets: Tensor) -> dict[str, Tensor]:
+        """Log-densities (B, T) in nats per point: "real" for the mixture, each binary column by its name.
+
+        Raises `DataError` for NaN in the targets (B, T, D).
+        """
+        self._refuse_missing(targets)
+        points = list(zip(self.columns, targets.unbind(-1), strict=True))
+        x = torch.stack([value for column, value in points if column.kind == "real"], -1)
+        terms = {REAL: (self.weight_logits.log_softmax(-1) + self._log_normal(x)).logsumexp(-1)}
+        binary = [(column.name, value) for column, value in points if column.kind == "binary"]
+        for (name, value), logit in zip(binary, self.binary_logits.unbind(-1), strict=True):
+            terms[name] = F.logsigmoid((2 * value - 1) * logit)
+        return terms
+
+    def sample(self, noise: Tensor, bias: float = 0.0) -> Tensor:
+        """Draws (B, T, D) from uniform noise (B, T, 1 + R + S): the component, the normals, the binaries.
+
+        `bias` divides the standard deviations by exp(bias) and multiplies the weights' logits by 1 + bias
+        (Graves 2013, Eqs 61-62); binaries are never biased. Raises `UsageError` for a negative bias.
+        """
+        if not bias >= 0:
+            raise UsageError(f"bias is {bias!r}, but must be 0 (unbiased) or more.")
+        margin = torch.finfo(noise.dtype).eps  # keeps the normals finite
+        noise = noise.clamp(margin, 1 - margin)
+        uniform, normal, binary = noise.split((1, self.means.shape[-2], self.binary_logits.shape[-1]), -1)
+        cumulative = (self.weight_logits * (1 + bias)).softmax(-1).cumsum(-1)
+        chosen = (cumulative < uniform * cumulative[..., -1:]).sum(-1)
+        parts = (self.means, self.log_sigmas, self.correlations)
+        means, log_sigmas, r = (select(part, chosen) for part in parts)
+        normals = math.sqrt(2) * torch.erfinv(2 * normal - 1)
+        real = means + (log_sigmas - bias).exp() * correlate(normals, r)
+        return self._point(real, (binary < self.binary_logits.sigmoid()).to(real.dtype))
+
+    def mean(self) -> Tensor:
+        """The mean of the mixture and the probabilities of the binary columns (B, T, D)."""
+        return self._point((self.weights.unsqueeze(-2) * self.means).sum(-1), self.binary_logits.sigmoid())
+
+    def heaviest_mean(self) -> Tensor:
+        """As `mean`, but the mean of the component of the largest weight alone (B, T, D)."""
+        return self._point(select(self.means, self.weight_logits.argmax(-1)), self.binary_logits.sigmoid())
+
+    def _log_normal(self, x: Tensor) -> Tensor:
+        """The components' log-densities (B, T, K) at x (B, T, R)."""
+        z = (x.unsqueeze(-1) - self.means) * (-self.log_sigmas).exp()
+        size = self.correlations.abs()
+        log_cosh = size + F.softplus(-2 * size) - math.log(2)
+        square = whiten(z, self.correlations).square().sum(-2)
+        constant = 0.5 * z.shape[-2] * math.log(2 * math.pi)
+        return log_cosh.sum(-2) - self.log_sigmas.sum(-2) - 0.5 * square - constant
+
+    def _point(self, real: Tensor, binary: Tensor) -> Tensor:
+        """Real (B, T, R) and binary (B, T, S) numbers in the order of the columns (B, T, D)."""
+        values = {"real": iter(real.unbind(-1)), "binary": iter(binary.unbind(-1))}
+        return torch.stack([next(values[column.kind]) for column in self.columns], -1)
+
+    def _refuse_missing(self, targets: Tensor) -> None:
+        missing = targets.isnan()
+        if missing.any():
+            name = next(c.name for c, some in zip(self.columns, missing.unbind(-1), strict=True) if some.any())
+            raise DataError(
+                f"column {name!r} holds NaN, but gmm-bernoulli does not marginalise missing values: "
+                "fill them in or leave those records out."
+            )
+
+
+def select(part: Tensor, component: Tensor) -> Tensor:
+    """The numbers (B, T, N) of one component (B, T) out of those of all (B, T, N, K)."""
+    return part.take_along_dim(component[..., None, None], -1).squeeze(-1)
+
+
+def whiten(z: Tensor, r: Tensor) -> Tensor:
+    """Standard normals (..., R, K) of standardised z (..., R, K), for r (..., P, K)."""
+    grow, shrink = r.exp().unbind(-2), (-r).exp().unbind(-2)
+    normals: list[Tensor] = []
+    for i, v in enumerate(z.unbind(-2)):
+        for j, u in enumerate(normals):
+            pair = i * (i - 1) // 2 + j
+            # v cosh r - u sinh r, which cancels near |rho| = 1
+            v = 0.5 * (grow[pair] * (v - u) + shrink[pair] * (v + u))
+        normals.append(v)
+    return torch.stack(normals, -2)
+
+
+def correlate(normals: Tensor, r: Tensor) -> Tensor:
+    """Standardised z (..., R) of standard normals (..., R): the inverse of `whiten`, for r (..., P)."""
+    columns = []
+    for i, v in enumerate(normals.unbind(-1)):
+        for j in reversed(range(i)):
+            pair = r[..., i * (i - 1) // 2 + j]
+            v = v / pair.cosh() + normals[..., j] * pair.tanh()
+        columns.append(v)
+    return torch.stack(columns, -1)
+
+
+class GMMBernoulli(Head):
+    """The output layer of Graves (2013): 121 numbers for (x, y, stroke_end) and 20 components.
+
+    `components` is the number of Gaussians. `output_clip`: derivatives of the loss with respect to the output
+    numbers are clipped to +-output_clip in back-propagation, 0 leaves them alone. `sigma_floor`: standard
+    deviations are sigma_floor + exp(s), in the units of the targets; 0 is the paper's exp(s).
+
+    Initially the standard deviations are near 1 and the means spread over +-0.5, for data of unit variance.
+    Raises `UsageError` for category columns, for columns of which none is real, and for impossible options.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        columns: Sequence[Column],
+        *,
+        components: int = 20,
+        output_clip: float = 100.0,
+        sigma_floor: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, columns)
+        check_columns(self.columns)
+        at_least("components", components, 1)
+        at_least("output_clip", output_clip, 0)
+        at_least("sigma_floor", sigma_floor, 0)
+        self.components, self.output_clip, self.sigma_floor = components, output_clip, sigma_floor
+        real = sum(column.kind == "real" for column in self.columns)
+        binary = len(self.columns) - real
+        pairs = real * (real - 1) // 2
+        self.noise_size = 1 + real + binary
+        self.sizes = (components, components * real, components * real, components * pairs, binary)
+        self.output = nn.Linear(input_size, sum(self.sizes))  # its weights start within +-1/sqrt(F)
+        nn.init.zeros_(self.output.bias)
+        nn.init.uniform_(self.output.bias.detach().split(self.sizes)[1], -0.5, 0.5)
+
+    def forward(self, features: Tensor) -> MixtureBernoulli:
+        """The distributions for features (B, T, F), in float32 or float64 whatever the projection ran in."""
+        outputs = self.output(features)
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        weights, *parts, binary = clip_derivative(outputs, self.output_clip).split(self.sizes, -1)
+        means, log_sigmas, correlations = (part.unflatten(-1, (-1, self.components)) for part in parts)
+        if self.sigma_floor:
+            log_floor = math.log(self.sigma_floor)
+            log_sigmas = log_floor + F.softplus(log_sigmas - log_floor)
+        return MixtureBernoulli(self.columns, weights, means, log_sigmas, correlations, binary)
+
+
+def at_least(option: str, value: float, least: float) -> None:
+    """Raises `UsageError` for an option below its least value, or NaN."""
+    if not value >= least:
+        raise UsageError(f"option {option!r} of gmm-bernoulli is {value!r}, but must be {least} or more.")
+
+
+def check_columns(columns: Sequence[Column]) -> None:
+    """Raises `UsageError` for columns that are not for a mixture of Gaussians and Bernoullis."""
+    for column in columns:
+        if column.kind == "category":
+            raise UsageError(
+                f"column {column.name!r} is 'category', but gmm-bernoulli models 'real' and 'binary': "
+                "make it one binary column for each category, or use a head for categories."
+            )
+    names = [column.name for column in columns if column.kind == "binary"]
+    if len(names) == len(columns):
+        raise UsageError(
+            f"gmm-bernoulli needs a column of kind 'real', but has only {', '.join(names) or 'none'}: "
+            "use a head for binary columns alone."
+        )
+    if len({REAL, *names}) <= len(names):
+        raise UsageError(f"binary columns {', '.join(names)}: rename those of equal name and those named {REAL!r}.")

@@ -1,0 +1,296 @@
+"""A sequence model: input layer, encoder and head.
+
+B records, T steps, D columns of a point, R of them real, F inputs of a step. "Raw" is in the data's units,
+"normalised" has real columns scaled by the training data's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from seqdens import components
+from seqdens.batches import Batch
+from seqdens.cache import Prepared
+from seqdens.datasets.base import Column
+from seqdens.encoders.base import Encoder
+from seqdens.errors import DataError, UsageError
+from seqdens.files import replacing
+from seqdens.heads.base import Head
+from seqdens.registry import Component
+
+FORMAT = "seqdens-model"
+FORMAT_VERSION = 1
+
+
+class Loss(NamedTuple):
+    """Negative log-likelihood of each point in nats, in normalised units, zero in the padding; and its parts."""
+
+    nats: Tensor  # (B, T)
+    terms: dict[str, Tensor]  # (B, T) each, they add up to nats
+
+
+class SequenceModel(nn.Module):
+    """p(x_1) p(x_2 | x_1) ... p(x_T | x_1 ... x_T-1): every point is scored, the first from a null input.
+
+    `mean` and `std` (R,) are the scaling of the real columns, `origin` says what the model was trained on.
+    """
+
+    exact = True  # the loss is the likelihood itself and no bound
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        encoder: Component,
+        head: Component,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        alphabet: str = "",
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.columns = tuple(Column(*column) for column in columns)
+        self.components = {"encoder": encoder, "head": head}
+        self.mean, self.std = ([float(value) for value in values] for values in (mean, std))
+        self.alphabet, self.origin = alphabet, dict(origin or {})
+        real = iter(zip(self.mean, self.std, strict=True))
+        scaling = [next(real) if column.kind == "real" else (0.0, 1.0) for column in self.columns]
+        self.register_buffer("shift", torch.tensor([shift for shift, _ in scaling]), persistent=False)
+        self.register_buffer("scale", torch.tensor([scale for _, scale in scaling]), persistent=False)
+        self.shift: Tensor
+        self.scale: Tensor
+        sizes = (column.size if column.kind == "category" else 1 for column in self.columns)
+        self.input_size = sum(sizes)
+        self.encoder: Encoder = encoder.build(self.input_size, 0)
+        self.head: Head = head.build(self.encoder.output_size, self.columns)
+
+    @classmethod
+    def for_data(cls, data: Prepared, encoder: Component, head: Component) -> SequenceModel:
+        """An untrained model for the columns, scaling and alphabet of `data`."""
+        origin = {"dataset": data.provenance.dataset, "synthetic": data.provenance.synthetic}
+        return cls(
+            data.columns,
+            encoder,
+            head,
+            mean=data.mean.tolist(),
+            std=data.std.tolist(),
+            alphabet=data.alphabet,
+            origin=origin,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.shift.device
+
+    def normalise(self, points: Tensor) -> Tensor:
+        """Raw (..., D) to normalised."""
+        return (points - self.shift) / self.scale
+
+    def inputs(self, points: Tensor) -> Tensor:
+        """What the encoder sees (..., F) of normalised points (..., D): one-hot categories, a missing value as 0."""
+        parts = []
+        for index, column in enumerate(self.columns):
+            values = points[..., index]
+            if column.kind == "category":
+                parts.append(nn.functional.one_hot(values.long(), column.size).to(points.dtype))
+            else:
+                parts.append(values.nan_to_num().unsqueeze(-1))
+        return torch.cat(parts, dim=-1)
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of each point of `batch`, in nats and normalised units."""
+        targets = self.normalise(batch.points)
+        seen = self.inputs(targets)
+        shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
+        encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(targets)))
+        valid = torch.arange(targets.shape[1], device=targets.device) < batch.lengths.unsqueeze(1)
+        terms = self.head(encoded.features).terms(targets)
+        losses = {name: torch.where(valid, -term, 0.0) for name, term in terms.items()}
+        return Loss(sum(list(losses.values())[1:], next(iter(losses.values()))), losses)
+
+    def log_prob(self, batch: Batch, units: Literal["normalised", "raw"] = "normalised") -> Tensor:
+        """Log-likelihood (B, T) in nats per point, zero in the padding; "raw" is a density over raw units."""
+        log_prob = -self(batch).nats
+        if units == "normalised":
+            return log_prob
+        if units != "raw":
+            raise UsageError(f"units is {units!r}, but must be 'normalised' or 'raw'.")
+        valid = torch.arange(log_prob.shape[1], device=log_prob.device) < batch.lengths.unsqueeze(1)
+        present = ~batch.points.isnan() & valid.unsqueeze(-1)
+        return log_prob - (present * self.scale.log()).sum(-1)
+
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        steps: int = 700,
+        prime: np.ndarray | None = None,
+        bias: float = 0.0,
+        seed: int | None = None,
+    ) -> list[np.ndarray]:
+        """`count` drawn sequences of raw offsets (T, D) float32, T at most `steps`; arguments as for `stream`."""
+        drawn = np.stack(list(self.stream(count, steps=steps, prime=prime, bias=bias, seed=seed)), axis=1)
+        return [record[~np.isnan(record).all(axis=1)] for record in drawn]
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        count: int = 1,
+        *,
+        steps: int = 700,
+        prime: np.ndarray | None = None,
+        bias: float = 0.0,
+        seed: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The same points as `sample`, one step at a time: raw (count, D), NaN rows once a record has ended.
+
+        A record ends at `steps`, after a point whose `sequence_end` is 1, or when the encoder is finished.
+        `prime` (T, D) are raw offsets taken as read first; `bias` >= 0 trades variety for neatness. A draw is
+        a function of (seed, record, step): its neighbours do not change it. Raises `UsageError`.
+        """
+        _check_sampling(count, steps, bias, seed)
+        training = self.training
+        self.eval()
+        try:
+            yield from self._stream(count, steps, prime, bias, secrets.randbits(32) if seed is None else seed)
+        finally:
+            self.train(training)
+
+    def _stream(self, count: int, steps: int, prime: np.ndarray | None, bias: float, seed: int) -> Iterator[np.ndarray]:
+        noise = Noise(seed, count, self.head.noise_size)
+        ends = [i for i, column in enumerate(self.columns) if column.role == "sequence_end"]
+        ones = torch.ones(count, dtype=torch.long, device=self.device)
+        state = self.encoder.start(count)
+        step_input = torch.zeros(count, 1, self.input_size, device=self.device)
+        if prime is not None:
+            read = self.inputs(self.normalise(self._primer(prime))).expand(count, -1, -1)
+            history = torch.cat([step_input, read[:, :-1]], dim=1)
+            state = self.encoder(history, ones * history.shape[1], state).state
+            step_input = read[:, -1:]
+        ended = torch.zeros(count, dtype=torch.bool, device=self.device)
+        for _ in range(steps):
+            features, state, _ = self.encoder(step_input, ones, state)
+            uniform = torch.from_numpy(noise.draw()).to(self.device).unsqueeze(1)
+            point = self.head(features).sample(uniform, bias)
+            raw = point[:, 0] * self.scale + self.shift
+            yield raw.masked_fill(ended.unsqueeze(1), torch.nan).cpu().numpy()
+            ended |= (raw[:, ends] > 0.5).any(dim=1) | self.encoder.finished(state, None)
+            if ended.all():
+                return
+            step_input = self.inputs(point)
+
+    def _primer(self, prime: np.ndarray) -> Tensor:
+        points = torch.as_tensor(np.asarray(prime), dtype=torch.float32, device=self.device)
+        if points.ndim != 2 or points.shape[1] != len(self.columns) or not len(points):
+            names = ", ".join(column.name for column in self.columns)
+            raise UsageError(f"prime has shape {tuple(points.shape)}, but must be (T, {len(self.columns)}): {names}.")
+        return points.unsqueeze(0)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and all that is needed to build the model again (safetensors: nothing in it can run)."""
+        described = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "columns": self.columns,
+            "mean": self.mean,
+            "std": self.std,
+            "alphabet": self.alphabet,
+            "origin": self.origin,
+        } | {
+            part: {"options": component.describe(), "provider": component.provider.owner}
+            for part, component in self.components.items()
+        }
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with replacing(path) as temporary:
+            safetensors.torch.save_file(weights, temporary, {"seqdens": json.dumps(described)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> SequenceModel:
+        """The model of a weights file, or of a run folder's best weights.
+
+        Raises `DataError` for a file that is no such model, and names the package where a component is missing.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "best.safetensors"
+        described, weights = _read_weights(path)
+        try:
+            model = cls(
+                described["columns"],
+                _component(path, "encoder", described["encoder"]),
+                _component(path, "head", described["head"]),
+                mean=described["mean"],
+                std=described["std"],
+                alphabet=described["alphabet"],
+                origin=described["origin"],
+            )
+            model.load_state_dict(weights)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path} holds weights that do not fit the model it describes: {reason}") from None
+        return model
+
+
+class Noise:
+    """Uniform numbers in [0, 1) that depend on (seed, record, step) alone; `draw` gives (records, size) a step."""
+
+    BLOCK = 64  # steps drawn at a time
+
+    def __init__(self, seed: int, records: int, size: int) -> None:
+        self._generators = [np.random.Generator(np.random.Philox(key=[seed, record])) for record in range(records)]
+        self._size = size
+        self._blocks = self._draw_blocks()
+
+    def _draw_blocks(self) -> Iterator[np.ndarray]:
+        while True:
+            block = [generator.random((self.BLOCK, self._size), np.float32) for generator in self._generators]
+            yield from np.stack(block, axis=1)
+
+    def draw(self) -> np.ndarray:
+        return next(self._blocks)
+
+
+def _check_sampling(count: int, steps: int, bias: float, seed: int | None) -> None:
+    for name, value, least in (
+        ("count", count, 1),
+        ("steps", steps, 1),
+        ("bias", bias, 0),
+        ("seed", seed or 0, 0),
+    ):
+        if not value >= least:
+            raise UsageError(f"{name} is {value}, but must be at least {least}.")
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            described = json.loads((file.metadata() or {})["seqdens"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise DataError(f"there are no weights at {path}; a run writes best.safetensors into its folder.") from None
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise DataError(f"{path} is no seqdens model ({type(error).__name__}: {error}).") from None
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise DataError(f"{path} is no seqdens model: its description has no format {FORMAT!r}.")
+    if described.get("version") != FORMAT_VERSION:
+        raise DataError(f"{path} has model format {described.get('version')}, this seqdens reads {FORMAT_VERSION}.")
+    return described, weights
+
+
+def _component(path: Path, part: str, described: dict[str, Any]) -> Component:
+    options = dict(described["options"])
+    name = options.pop("name")
+    try:
+        return getattr(components, part)(name, **options)
+    except UsageError as error:
+        raise DataError(f"{path} needs the {part} {name!r} of {described['provider']}: {error}") from None

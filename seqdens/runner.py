@@ -1,0 +1,70 @@
+"""Carrying an experiment out: data, model, training, samples and pictures, all in one run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqdens import components
+from seqdens.cache import Prepared
+from seqdens.configuration import Config
+from seqdens.drawing import draw, plot_loss
+from seqdens.model import SequenceModel
+from seqdens.plugins import Events
+from seqdens.training.run_folder import Run
+from seqdens.training.trainer import Trainer
+
+
+def component(kind: str, part: Mapping[str, Any]) -> components.Component:
+    """The component that a part of a configuration describes."""
+    options = {name: value for name, value in part.items() if name not in ("name", "root")}
+    return getattr(components, kind)(part["name"], **options)
+
+
+def train_and_sample(run: Run, data: Prepared, events: Events, *, resume: bool = False) -> list[dict[str, float]]:
+    """Train the run's model on `data`, draw samples with its best weights, and leave the pictures.
+
+    Returns the metrics of each epoch. Run events are told of each stage, and of a failure before it is raised.
+    """
+    config = run.config
+    events.run_started(run=run)
+    try:
+        trainer = Trainer(**config["training"])
+        torch.manual_seed(trainer.seed)
+        model = SequenceModel.for_data(data, component("encoder", config["encoder"]), component("head", config["head"]))
+        history = trainer.fit(model, data, run=run, resume=resume, events=events)
+        plot_history(run.path / "loss.png", history)
+        events.samples_drawn(run=run, paths=draw_samples(run, model, config))
+        events.run_finished(run=run, metrics=history[-1] if history else {})
+        return history
+    except BaseException as error:
+        events.run_failed(run=run, error=error)
+        raise
+
+
+def draw_samples(run: Run, model: SequenceModel, config: Config) -> list[Path]:
+    """`samples.svg` and `samples.png` with what the configuration's sampling part asks for."""
+    sampling, seed = config["sampling"], config["training"]["seed"]
+    records = model.sample(sampling["count"], steps=sampling["steps"], bias=sampling["bias"], seed=seed)
+    paths = [run.path / "samples.svg", run.path / "samples.png"]
+    for path in paths:
+        draw(records, path, columns=model.columns, title=caption(model, sampling["bias"]))
+    return paths
+
+
+def caption(model: SequenceModel, bias: float) -> str:
+    """What a picture of samples says about where they come from."""
+    origin = model.origin.get("dataset", "unknown data") + (" (synthetic)" if model.origin.get("synthetic") else "")
+    return f"seqdens samples, learnt from {origin}, bias {bias:g}"
+
+
+def plot_history(path: Path, history: list[dict[str, float]]) -> None:
+    """`loss.png`: nats per point of each epoch, training and validation."""
+    if not history:
+        return
+    names = {"train_nats_per_point": "training", "valid_nats_per_point": "validation"}
+    curves = {label: [row[name] for row in history] for name, label in names.items() if name in history[0]}
+    plot_loss(path, [int(row["epoch"]) for row in history], curves, "nats per point, normalised units")

@@ -1,0 +1,231 @@
+"""The training loop: steps over bucketed batches, validation each epoch, best and last, resumed bit for bit.
+
+B records of a batch. The loss differentiated is the sum in nats over each record, so that the clip ranges of
+Graves (2013) mean what they mean; parameter gradients are divided by B afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from msgspec import Meta
+from torch.optim import Optimizer
+
+from seqdens.batches import Batch, evaluation_batches, training_batches
+from seqdens.cache import Prepared
+from seqdens.devices import autocast, choose_device
+from seqdens.errors import DataError
+from seqdens.evaluation import Likelihood, evaluate
+from seqdens.model import SequenceModel
+from seqdens.optim import make_optimiser
+from seqdens.training import checkpoints
+from seqdens.training.checkpoints import Progress
+from seqdens.training.interrupts import Interrupt, interruptible
+from seqdens.training.run_folder import Run
+
+Metrics = dict[str, float]
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Events(Protocol):
+    """Who is told what happens; `plugins.load_events` makes one of hooks."""
+
+    def metrics_logged(self, *, run: Any, step: int, metrics: Metrics) -> None: ...
+    def epoch_finished(self, *, run: Any, metrics: Metrics) -> None: ...
+
+
+class Trainer:
+    """Fits a model to a prepared data set.
+
+    Options:
+        epochs: passes over the training split
+        optimiser: graves-rmsprop, or any optimiser of torch.optim by its name
+        learning_rate: of the optimiser
+        decay: share of all steps, at the end, over which the learning rate falls to zero
+        batch_size: records in a batch
+        patience: epochs without a better validation loss after which training stops, 0 for never
+        seed: of initial weights, data order and samples
+        device: auto, cpu, cuda, cuda:1, mps
+        precision: auto (products in bf16 where the hardware is fast at it), float32, bf16
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: Positive = 30,
+        optimiser: str = "graves-rmsprop",
+        learning_rate: Annotated[float, Meta(gt=0)] = 1e-4,
+        decay: Annotated[float, Meta(ge=0, le=1)] = 0.0,
+        batch_size: Positive = 32,
+        patience: Count = 0,
+        seed: Count = 0,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bf16"] = "auto",
+    ) -> None:
+        self.epochs, self.batch_size, self.patience, self.seed = epochs, batch_size, patience, seed
+        self.optimiser, self.learning_rate, self.decay = optimiser, learning_rate, decay
+        self.device, self.precision = choose_device(device), precision
+
+    def fit(
+        self,
+        model: SequenceModel,
+        data: Prepared,
+        *,
+        run: Run | None = None,
+        resume: bool = False,
+        events: Events | None = None,
+    ) -> list[Metrics]:
+        """Train, and leave the best weights (by validation loss) in `model`; returns the metrics of each epoch.
+
+        With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit.
+        Losses are nats per point and per record, in normalised units. Ctrl-C saves, then raises
+        `KeyboardInterrupt`; a loss that is not finite raises `DataError`.
+        """
+        return _Fit(self, model, data, run, events).fit(resume)
+
+
+class _Fit:
+    """One call of `Trainer.fit`."""
+
+    def __init__(
+        self, trainer: Trainer, model: SequenceModel, data: Prepared, run: Run | None, events: Events | None
+    ) -> None:
+        self.options, self.data, self.run, self.events = trainer, data, run, events
+        self.model = model.to(trainer.device)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser: Optimizer = make_optimiser(trainer.optimiser, self.parameters, trainer.learning_rate)
+        self.progress = Progress()
+        self.batches = -(-len(data.split("train")) // trainer.batch_size)
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.points_per_second = 0.0
+
+    def fit(self, resume: bool) -> list[Metrics]:
+        if resume and self.run and self.run.trainer_state.exists():
+            self.progress = checkpoints.load(self.run.trainer_state, self.model, self.optimiser)
+            if self.run.best.exists():
+                self.best_weights = SequenceModel.load(self.run.best).to(self.options.device).state_dict()
+        with interruptible() as interrupt:
+            while self.progress.epoch < self.options.epochs and not self._out_of_patience():
+                self._epoch(interrupt)
+                if interrupt:
+                    self._save()
+                    raise KeyboardInterrupt
+        if self.best_weights:
+            self.model.load_state_dict(self.best_weights)
+        return self.progress.history
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.options.patience) and (self.progress.epoch - self.progress.best_epoch >= self.options.patience)
+
+    def _epoch(self, interrupt: Interrupt) -> None:
+        progress = self.progress
+        self.model.train()
+        for batch in training_batches(
+            self.data, self.options.batch_size, self.options.seed, progress.epoch, skip=progress.batch
+        ):
+            self._step(batch.to(self.options.device))
+            if interrupt:
+                return
+        started = time.perf_counter()
+        validation = self._validate(interrupt)
+        if interrupt:
+            return
+        progress.seconds += time.perf_counter() - started
+        self._finish_epoch(validation)
+
+    def _step(self, batch: Batch) -> None:
+        started = time.perf_counter()
+        learning_rate = self.options.learning_rate * self._decayed()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.zero_grad(set_to_none=True)
+        with autocast(self.options.device, self.options.precision):
+            loss = self.model(batch)
+        total = loss.nats.sum()
+        total.backward()
+        nats, points, records = total.item(), int(batch.lengths.sum()), len(batch.lengths)
+        if not np.isfinite(nats):
+            raise DataError(f"the loss of step {self.progress.step} is {nats}; lower training.learning_rate.")
+        torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], records)
+        self.optimiser.step()
+        self._count(nats, points, records, time.perf_counter() - started)
+        if self.events:
+            self.events.metrics_logged(
+                run=self.run, step=self.progress.step, metrics=self._step_metrics(nats, points, records)
+            )
+
+    def _decayed(self) -> float:
+        """The learning rate's factor: 1, then falling linearly to 0 over the last `decay` of all steps."""
+        left = 1 - self.progress.step / (self.options.epochs * self.batches)
+        return min(1.0, left / self.options.decay) if self.options.decay else 1.0
+
+    def _count(self, nats: float, points: int, records: int, seconds: float) -> None:
+        progress = self.progress
+        progress.batch, progress.step, progress.seconds = (
+            progress.batch + 1,
+            progress.step + 1,
+            progress.seconds + seconds,
+        )
+        progress.nats, progress.points, progress.records = (
+            progress.nats + nats,
+            progress.points + points,
+            progress.records + records,
+        )
+        speed = points / seconds
+        self.points_per_second += (speed - self.points_per_second) * (0.05 if self.points_per_second else 1)
+
+    def _step_metrics(self, nats: float, points: int, records: int) -> Metrics:
+        total = self.options.epochs * self.batches
+        done = self.progress.step
+        return {
+            "train_nats_per_point": nats / points,
+            "train_nats_per_record": nats / records,
+            "points_per_second": self.points_per_second,
+            "epoch": self.progress.epoch + 1,
+            "steps": total,
+            "seconds_left": self.progress.seconds / done * (total - done),
+        }
+
+    def _validate(self, interrupt: Interrupt) -> Likelihood | None:
+        records = self.data.split("valid")
+        if not len(records):
+            return None
+        batches = evaluation_batches(self.data, records, self.options.batch_size)
+        unless_asked = (batch for batch in batches if not interrupt)
+        with autocast(self.options.device, self.options.precision):
+            return evaluate(self.model, unless_asked)
+
+    def _finish_epoch(self, validation: Likelihood | None) -> None:
+        progress = self.progress
+        train = Likelihood(progress.nats, progress.points, progress.records)
+        metrics = {"epoch": progress.epoch + 1.0, "step": float(progress.step)} | train.metrics("train")
+        if validation:
+            metrics |= validation.metrics("valid")
+            metrics |= {
+                f"valid_{name}_nats_per_point": nats / validation.points for name, nats in validation.terms.items()
+            }
+        metrics |= {"seconds": progress.seconds, "points_per_second": self.points_per_second}
+        progress.history.append(metrics)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.nats, progress.points, progress.records = 0.0, 0, 0
+        watched = metrics["valid_nats_per_point" if validation else "train_nats_per_point"]
+        if watched < progress.best:
+            progress.best, progress.best_epoch = watched, progress.epoch
+            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            if self.run:
+                self.model.save(self.run.best)
+        self._save()
+        if self.events:
+            self.events.epoch_finished(run=self.run, metrics=metrics)
+
+    def _save(self) -> None:
+        if not self.run:
+            return
+        self.model.save(self.run.last)
+        if self.progress.history:
+            self.run.write_metrics(self.progress.history)
+        checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress)
