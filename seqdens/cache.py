@@ -7,21 +7,24 @@ The layout is `docs/cache-format.md`. Equal input gives equal bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, NamedTuple, overload
 
 import h5py
 import numpy as np
 
 from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split
-from seqdens.errors import DataError
+from seqdens.errors import DataError, UsageError
+from seqdens.files import replacing
+from seqdens.registry import choices, one_line
 
 FORMAT = "seqdens-cache"
 SCHEMA_VERSION = 1
 BLOCK = 1 << 18  # rows copied at a time, so that memory does not grow with the data
+ALIGNMENT = 8  # bytes, of the widest number
+STRINGS = ("ids", "texts", "groups", "labels", "skipped/paths", "skipped/reasons")
 
 
 class Provenance(NamedTuple):
@@ -31,8 +34,9 @@ class Provenance(NamedTuple):
     reader_version: int
     options: str  # sorted JSON
     columns: str  # JSON
-    fingerprint: str  # of the sources
     synthetic: bool
+    sources: str  # digest of their names, splits and file sizes
+    contents: str  # digest of what is in the files, empty where that was not asked for
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -42,13 +46,14 @@ class Provenance(NamedTuple):
         reader_version: int,
         options: dict[str, Any],
         columns: Sequence[Column],
-        fingerprint: str,
         synthetic: bool,
+        sources: str,
+        contents: str = "",
     ) -> Provenance:
         """Options and columns brought into their stored form."""
         stored_options = json.dumps(options, sort_keys=True, default=str)
         stored_columns = json.dumps([list(column) for column in columns])
-        return cls(dataset, reader_version, stored_options, stored_columns, fingerprint, synthetic)
+        return cls(dataset, reader_version, stored_options, stored_columns, synthetic, sources, contents)
 
     def differences(self, other: Provenance) -> list[str]:
         """A clause for each field in which `other` differs."""
@@ -73,12 +78,10 @@ class Strings(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        return bytes(self._data[self._starts[index] : self._starts[index + 1]]).decode()
+        position = range(len(self))[index]
+        if isinstance(position, range):
+            return [self[i] for i in position]
+        return bytes(self._data[self._starts[position] : self._starts[position + 1]]).decode()
 
 
 class Prepared:
@@ -89,34 +92,48 @@ class Prepared:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         try:
-            with h5py.File(self.path, "r") as file:
-                self.provenance = _read_provenance(file)
-                self.mean, self.std = (np.array(file.attrs[name]) for name in ("mean", "std"))
-                self.columns = tuple(Column(*column) for column in json.loads(self.provenance.columns))
-                self.starts = self._map(file["starts"])
-                self.splits = self._map(file["splits"])
-                self._reals, self._states = self._map(file["reals"]), self._map(file["states"])
-                self.ids, self.texts, self.groups, self.labels, paths, reasons = (
-                    Strings(self._map(file[f"{name}/bytes"]), self._map(file[f"{name}/starts"]))
-                    for name in ("ids", "texts", "groups", "labels", "skipped/paths", "skipped/reasons")
-                )
-                self.alphabet = bytes(self._map(file["alphabet"])).decode()
+            # One opened file for both readers: another process may put a new cache at this path at any time.
+            with self.path.open("rb") as raw, h5py.File(raw, "r") as file:
+                self._open(raw, file)
         except FileNotFoundError:
             raise DataError(f"there is no prepared data set at {self.path}; make it with `seqdens prepare`.") from None
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # h5py has no error of its own for damaged files
             raise DataError(
-                f"{self.path} is no complete seqdens cache ({error}); delete it and prepare again."
-            ) from None
-        self.skipped = [Skipped(path, reason) for path, reason in zip(paths, reasons, strict=True)]
-        self._real_columns = [i for i, column in enumerate(self.columns) if column.kind == "real"]
-        self._state_columns = [i for i, column in enumerate(self.columns) if column.kind != "real"]
+                f"{self.path} is no complete cache of this version of seqdens ({one_line(error)}); prepare it again."
+            ) from error
 
-    def _map(self, dataset: h5py.Dataset) -> np.ndarray:
-        if not dataset.size:
-            return np.empty(dataset.shape, dataset.dtype)
-        return np.memmap(self.path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+    def _open(self, raw: BinaryIO, file: h5py.File) -> None:
+        def mapped(name: str) -> np.ndarray:
+            dataset = file[name]
+            if not dataset.size:
+                return np.empty(dataset.shape, dataset.dtype)
+            return np.memmap(raw, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+
+        def strings(name: str) -> Strings:
+            return Strings(mapped(f"{name}/bytes"), mapped(f"{name}/starts"))
+
+        self.provenance = _read_provenance(file)
+        self.columns = tuple(Column(*column) for column in json.loads(self.provenance.columns))
+        self._real_columns, self._state_columns = _by_kind(self.columns)
+        self.mean, self.std = np.array(file.attrs["mean"]), np.array(file.attrs["std"])
+        self.starts, self.splits = mapped("starts"), mapped("splits")
+        self._reals, self._states = mapped("reals"), mapped("states")
+        self.ids, self.texts, self.groups, self.labels = map(strings, ("ids", "texts", "groups", "labels"))
+        skipped = zip(strings("skipped/paths"), strings("skipped/reasons"), strict=True)
+        self.skipped = [Skipped(path, reason) for path, reason in skipped]
+        self.alphabet = bytes(mapped("alphabet")).decode()
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        rows = int(self.starts[-1])
+        shapes = [self._reals.shape, self._states.shape]
+        if shapes != [(rows, len(self._real_columns)), (rows, len(self._state_columns))]:
+            raise ValueError(f"reals and states of shapes {shapes} for {rows} offsets")
+        lengths = {len(strings) for strings in (self.splits, self.ids, self.texts, self.groups, self.labels)}
+        if lengths != {len(self.starts) - 1}:
+            raise ValueError(f"{len(self.starts) - 1} records with {sorted(lengths)} splits and texts")
 
     def __reduce__(self) -> tuple[type[Prepared], tuple[Path]]:
         return Prepared, (self.path,)
@@ -133,11 +150,14 @@ class Prepared:
         return self.starts[records + 1] - self.starts[records]
 
     def split(self, name: Split) -> np.ndarray:
-        """Indices of the records of a split, ascending."""
+        """Indices of the records of a split, ascending; raises `UsageError` for another name."""
+        if name not in SPLITS:
+            raise UsageError(f"there is no split {name!r}; {choices(name, SPLITS)}")
         return np.flatnonzero(self.splits == SPLITS.index(name))
 
     def offsets(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Record `index` as float32 (T, D) in raw units; NaN where a real value is missing."""
+        index = range(len(self))[index]
         rows = slice(self.starts[index], self.starts[index + 1])
         if out is None:
             out = np.empty((rows.stop - rows.start, len(self.columns)), np.float32)
@@ -151,24 +171,30 @@ def write(
 ) -> Prepared:
     """Write offsets (records whose `points` are offsets already) under `path`, replacing it only when complete.
 
-    Raises `DataError` where no training record came, or more than the share `max_skipped` was skipped; what
-    stood at `path` before then stays.
+    Raises `DataError` where no training record came, or more than the share `max_skipped` was skipped, and
+    `UsageError` for a place that cannot be written; what stood at `path` before then stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = [Column(*column) for column in json.loads(provenance.columns)]
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        spool = _Spool(Path(folder), columns)
+    with replacing(path) as temporary, closing(_Spool(temporary.parent, columns)) as spool:
         for item in items:
             spool.add(item)
-        spool.check(provenance.dataset, max_skipped)
-        finished = Path(folder) / "cache.h5"
-        with h5py.File(finished, "w") as file:
-            for name, value in provenance._asdict().items():
-                file.attrs[name] = value
-            file.attrs["format"] = FORMAT
+        check_skipped(provenance.dataset, len(spool.splits), spool.skipped, max_skipped)
+        if SPLITS.index("train") not in spool.splits:
+            raise DataError(f"{provenance.dataset} has no training records among {len(spool.splits)}.")
+        with h5py.File(temporary, "w", alignment_threshold=1, alignment_interval=ALIGNMENT) as file:
+            file.attrs.update(provenance._asdict() | {"format": FORMAT})
             spool.write(file)
-        os.replace(finished, path)
     return Prepared(path)
+
+
+def check_skipped(dataset: str, records: int, skipped: Sequence[Skipped], max_skipped: float) -> None:
+    """Raises `DataError`, naming the first, where more than the share `max_skipped` of all items was skipped."""
+    items = records + len(skipped)
+    if len(skipped) > max_skipped * items:
+        raise DataError(
+            f"{len(skipped)} of {items} items of {dataset} could not be read, more than the {max_skipped:.1%} "
+            f"that may fail; the first: {skipped[0].path}: {skipped[0].reason}"
+        )
 
 
 def _read_provenance(file: h5py.File) -> Provenance:
@@ -201,7 +227,7 @@ class _Moments:
 
     def std(self) -> np.ndarray:
         std = np.sqrt(self.squares / np.maximum(self.count, 1))
-        return np.where(std > 0, std, 1.0)  # a constant column stays as it is
+        return np.where(std > 1e-12 * np.abs(self.mean), std, 1.0)  # a constant column stays as it is
 
 
 class _Column:
@@ -221,11 +247,7 @@ class _Column:
             yield np.frombuffer(block, self.dtype).reshape(-1, self.width)
 
     def write(self, file: h5py.File, name: str, dtype: np.dtype) -> None:
-        shape = (self.rows, self.width)
-        if not self.width:
-            file.create_dataset(name, shape, dtype)
-            return
-        target = file.create_dataset(name, shape, dtype)
+        target = file.create_dataset(name, (self.rows, self.width), dtype)
         row = 0
         for block in self.blocks():
             target[row : row + len(block)] = block
@@ -236,21 +258,22 @@ class _Spool:
     """Everything a cache will hold, gathered record by record with bounded memory for the points."""
 
     def __init__(self, folder: Path, columns: Sequence[Column]) -> None:
-        self.real_columns = [i for i, column in enumerate(columns) if column.kind == "real"]
-        self.state_columns = [i for i, column in enumerate(columns) if column.kind != "real"]
+        self.real_columns, self.state_columns = _by_kind(columns)
         self.reals = _Column(folder / "reals", len(self.real_columns), np.float64)
         self.states = _Column(folder / "states", len(self.state_columns), np.int32)
         self.moments = _Moments(len(self.real_columns))
         self.integer, self.low, self.high, self.top_state = True, 0.0, 0.0, 0
-        self.starts, self.splits = [0], list[int]()
-        self.strings: dict[str, list[str]] = {
-            name: [] for name in ("ids", "texts", "groups", "labels", "skipped/paths", "skipped/reasons")
-        }
+        self.starts, self.splits, self.skipped = [0], list[int](), list[Skipped]()
+        self.strings: dict[str, list[bytes]] = {name: [] for name in STRINGS}
+
+    def close(self) -> None:
+        self.reals.file.close()
+        self.states.file.close()
 
     def add(self, item: Record | Skipped) -> None:
         if isinstance(item, Skipped):
-            self.strings["skipped/paths"].append(item.path)
-            self.strings["skipped/reasons"].append(item.reason)
+            self.skipped.append(item)
+            self.add_strings({"skipped/paths": item.path, "skipped/reasons": item.reason})
             return
         reals, states = item.points[:, self.real_columns], item.points[:, self.state_columns]
         self.integer &= np.issubdtype(item.points.dtype, np.integer)
@@ -264,25 +287,11 @@ class _Spool:
         self.states.add(states)
         self.starts.append(self.starts[-1] + len(item.points))
         self.splits.append(SPLITS.index(item.split))
-        for name, text in (
-            ("ids", item.id),
-            ("texts", item.text),
-            ("groups", item.group),
-            ("labels", item.label),
-        ):
-            self.strings[name].append(text)
+        self.add_strings({"ids": item.id, "texts": item.text, "groups": item.group, "labels": item.label})
 
-    def check(self, dataset: str, max_skipped: float) -> None:
-        paths, reasons = self.strings["skipped/paths"], self.strings["skipped/reasons"]
-        first = f"; the first: {paths[0]}: {reasons[0]}" if paths else ""
-        share = len(paths) / max(1, len(paths) + len(self.splits))
-        if share > max_skipped:
-            raise DataError(
-                f"{len(paths)} of {len(paths) + len(self.splits)} items of {dataset} could not be read "
-                f"({share:.1%}, at most {max_skipped:.1%} may fail){first}"
-            )
-        if SPLITS.index("train") not in self.splits:
-            raise DataError(f"{dataset} has no training records among {len(self.splits)}{first}.")
+    def add_strings(self, texts: dict[str, str]) -> None:
+        for name, text in texts.items():
+            self.strings[name].append(text.encode(errors="backslashreplace"))  # of file names that are no Unicode
 
     def real_type(self) -> np.dtype:
         for dtype in (np.int16, np.int32):
@@ -297,8 +306,13 @@ class _Spool:
         self.reals.write(file, "reals", self.real_type())
         self.states.write(file, "states", np.dtype(np.int8 if self.top_state < 128 else np.int32))
         for name, texts in self.strings.items():
-            encoded = [text.encode() for text in texts]
-            file[f"{name}/bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
-            file[f"{name}/starts"] = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        alphabet = "".join(sorted(set().union(*self.strings["texts"])))
+            file[f"{name}/bytes"] = np.frombuffer(b"".join(texts), np.uint8)
+            file[f"{name}/starts"] = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        alphabet = "".join(sorted(set(b"".join(self.strings["texts"]).decode())))
         file["alphabet"] = np.frombuffer(alphabet.encode(), np.uint8)
+
+
+def _by_kind(columns: Sequence[Column]) -> tuple[list[int], list[int]]:
+    """Positions of the real columns, and of the others."""
+    real = [index for index, column in enumerate(columns) if column.kind == "real"]
+    return real, [index for index in range(len(columns)) if index not in real]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -36,7 +37,7 @@ class Sampling:
 
     count: Annotated[int, Meta(ge=1)] = 8
     steps: Annotated[int, Meta(ge=1)] = 700
-    bias: Annotated[float, Meta(ge=0)] = 0.0
+    bias: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
 
 
 def resolve(
@@ -51,22 +52,18 @@ def resolve(
 
     Raises `UsageError` naming the part, the option or the value, and what is possible.
     """
-    given = {part: values for part, values in (config or {}).items() if isinstance(values, Mapping)}
-    chosen_layer = {part: {"name": name} for part, name in (chosen or {}).items()}
-    names = {"name": experiment.dataset["name"]} | dict(given.get("dataset", {})) | chosen_layer.get("dataset", {})
-    preset = preset or (config or {}).get("preset") or experiment.preset_for(names["name"])
-    if preset and preset not in experiment.presets:
-        raise UsageError(f"no preset is named {preset!r}; {choices(preset, experiment.presets)}")
-    layers: list[Layer] = [
-        {part: getattr(experiment, part) for part in PARTS},
-        experiment.presets.get(preset, {}),
-        given,
-        chosen_layer,
+    config = config or {}
+    asked = preset or config.get("preset")
+    declared = {part: getattr(experiment, part) for part in PARTS}
+    later: list[Layer] = [
+        {part: values for part, values in config.items() if part not in ("experiment", "preset")},
+        {part: {"name": name} for part, name in (chosen or {}).items()},
         *({part: {option: value}} for part, option, value in settings),
     ]
-    merged: Config = {}
-    for layer in layers:
-        _merge(merged, layer)
+    preset = str(asked or experiment.preset_for(_merged([declared, *later])["dataset"].get("name", "")))
+    if preset and preset not in experiment.presets:
+        raise UsageError(f"no preset is named {preset!r}; {choices(preset, experiment.presets)}")
+    merged = _merged([declared, experiment.presets.get(preset, {}), *later])
     checked = {part: _checked(part, values) for part, values in merged.items()}
     return ({"preset": preset} if preset else {}) | checked  # type: ignore[return-value]
 
@@ -83,29 +80,38 @@ def parse_setting(text: str) -> tuple[str, str, Any]:
         return part, option, value.strip()
 
 
-def _merge(config: Config, layer: Layer) -> None:
-    """Put a layer on top; another component's name drops the options of the one before."""
-    for part, values in layer.items():
-        if part not in PARTS:
-            raise UsageError(f"no part is named {part!r}; {choices(part, PARTS)}")
-        before = config.get(part, {})
-        if "name" in values and "name" in before and values["name"] != before["name"]:
-            before = {}
-        config[part] = {**before, **values}
+def _merged(layers: Iterable[Layer]) -> Config:
+    """The layers on top of each other; another component's name drops the options of the one before."""
+    config: Config = {part: {} for part in PARTS}
+    for layer in layers:
+        for part, values in layer.items():
+            if part not in PARTS:
+                raise UsageError(f"no part is named {part!r}; {choices(part, PARTS)}")
+            if not isinstance(values, Mapping):
+                raise UsageError(f"part {part!r} is {values!r}, but must be a table of options.")
+            before = config[part]
+            if "name" in values and values["name"] != before.get("name"):
+                before = {}
+            config[part] = {**before, **values}
+    return config
 
 
 def _checked(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if part in COMPONENTS:
         options = dict(values)
-        root = {"root": str(options.pop("root"))} if options.get("root") is not None else {}
-        if root and part != "dataset":
-            raise UsageError(f"{part} has no option 'root'.")
-        name = options.pop("name")
+        name = str(options.pop("name", ""))
+        root = options.pop("root", None) if part == "dataset" else None
+        place = {} if root is None else {"root": str(Path(str(root)).resolve())}
         described = getattr(components, part)(name, **options).describe()
-        return {"name": name} | root | described
+        return {"name": name} | place | {option: _plain(value) for option, value in described.items()}
     options_class = _options_class(part)
     defaults = {name: option.default for name, option in options_of(options_class).items()}
     return defaults | check_options(f"part {part!r}", options_of(options_class), values)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as TOML can hold it."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def _options_class(part: str) -> type:

@@ -20,10 +20,14 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or not available.get(device.type, False):
+    if device is None or not available.get(device.type) or (device.index or 0) >= _count(device.type):
         there = ", ".join(["auto", *(kind for kind, is_there in available.items() if is_there)])
         raise UsageError(f"device {name!r} is not available; here are: {there}.")
     return device
+
+
+def _count(kind: str) -> int:
+    return torch.cuda.device_count() if kind == "cuda" else 1
 
 
 def bf16_is_fast(device: torch.device) -> bool:

@@ -6,8 +6,7 @@ pixels, both y down. The pen starts at (0, 0), itself a point, so that T offsets
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from textwrap import wrap
@@ -33,7 +32,7 @@ _TITLE, _CAPTION, _LEADING = 14.0, 11.0, 1.35
 _WIDE = 3.0  # width / height from which records lie one below the other
 _MOST_COLUMNS = 6
 _INK, _GREY = "#1c1c28", "#6b6b76"
-_PER_INCH = 128  # page pixels; a power of two, since matplotlib cuts off what is less than a whole pixel
+_PER_INCH = 128  # page pixels; a power of two, so that pages are whole pixels exactly
 _DENSITY = 2  # PNG pixels per page pixel
 _LONGEST_PNG = 30_000
 
@@ -103,7 +102,7 @@ def draw(
         raise UsageError(f"there are {len(captions)} captions for {len(records)} records: give each record one.")
     page = _lay_out([strokes(record, columns) for record in records], title, captions)
     if path.suffix.lower() == ".svg":
-        with writing(path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_text(_svg(page, title), encoding="utf-8")
     else:
         _save_page(page, path)
@@ -137,7 +136,7 @@ def plot_loss(path: str | Path, epochs: Sequence[float], curves: Mapping[str, Se
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    with writing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path
 
@@ -150,16 +149,6 @@ def _plot_curve(axes: Axes, name: str, epochs: np.ndarray, losses: np.ndarray) -
         name += f", lowest {losses[best]:.5g} at epoch {epochs[best]:g}".replace("-", "\N{MINUS SIGN}")
     marker = "o" if len(losses) <= 30 else ""
     axes.plot(epochs, losses, label=name.replace("$", r"\$"), marker=marker, markersize=4, linewidth=1.6)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """`files.replacing`, where a place that cannot be written is a `UsageError` naming it."""
-    try:
-        with replacing(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise UsageError(f"cannot write {str(path)!r}: {error.strerror or error}; choose another place.") from error
 
 
 def _position_of(name: str, columns: Sequence[Column]) -> int:
@@ -276,7 +265,7 @@ def _save_page(page: _Page, path: Path) -> None:
             axes.scatter(x, y, s=(page.pen * point) ** 2, color=_INK, linewidths=0)
     for text in page.texts:
         axes.text(text.x, text.baseline, text.content, fontsize=text.size * point, color=text.colour, parse_math=False)
-    with writing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=_PER_INCH * _DENSITY)
 
 

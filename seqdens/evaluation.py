@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from seqdens.batches import Batch
-from seqdens.model import Loss, SequenceModel
+from seqdens.model import Loss, SequenceModel, evaluating
 
 
 @dataclass
@@ -21,11 +22,11 @@ class Likelihood:
     terms: dict[str, float] = field(default_factory=dict)  # nats by named part
 
     def add(self, loss: Loss, batch: Batch) -> None:
-        self.nats += loss.nats.sum(dtype=torch.float64).item()
+        self.nats += _total(loss.nats)
         self.points += int(batch.lengths.sum())
         self.records += len(batch.lengths)
         for name, term in loss.terms.items():
-            self.terms[name] = self.terms.get(name, 0.0) + term.sum(dtype=torch.float64).item()
+            self.terms[name] = self.terms.get(name, 0.0) + _total(term)
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """`prefix_nats_per_point` and `prefix_nats_per_record`."""
@@ -35,16 +36,16 @@ class Likelihood:
         }
 
 
+def _total(nats: Tensor) -> float:
+    return nats.cpu().sum(dtype=torch.float64).item()  # on the CPU: some devices have no float64
+
+
 @torch.no_grad()
 def evaluate(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
     """The likelihood of whole records under `model`, in evaluation mode, on its device."""
-    training = model.training
-    model.eval()
-    try:
-        likelihood = Likelihood()
+    likelihood = Likelihood()
+    with evaluating(model):
         for batch in batches:
             batch = batch.to(model.device)
             likelihood.add(model(batch), batch)
-        return likelihood
-    finally:
-        model.train(training)
+    return likelihood

@@ -23,8 +23,9 @@ import msgspec
 import numpy as np
 
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
-from seqdens.drawing import COLUMNS, draw, strokes, writing
+from seqdens.drawing import COLUMNS, draw, strokes
 from seqdens.errors import DataError, UsageError
+from seqdens.files import replacing
 from seqdens.offsets import to_points
 
 _KNOWN = {column.name: column for column in (X, Y, STROKE_END, SEQUENCE_END)}
@@ -85,7 +86,7 @@ def save_records(
     if not len(records):
         raise UsageError(f"cannot save {str(path)!r}: there are no records.")
     checked = _checked([np.asarray(record) for record in records], columns, f"cannot save {str(path)!r}")
-    with writing(path) as temporary:
+    with replacing(path) as temporary:
         _WRITERS[suffix](checked, columns, temporary)
     return path
 

@@ -7,10 +7,12 @@ B records, T steps, D columns of a point, R of them real, F inputs of a step. "R
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import safetensors
@@ -26,10 +28,14 @@ from seqdens.encoders.base import Encoder
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
 from seqdens.heads.base import Head
-from seqdens.registry import Component
+from seqdens.registry import Component, one_line
 
 FORMAT = "seqdens-model"
 FORMAT_VERSION = 1
+LARGEST_SEED = 2**63 - 1
+LARGEST_BIAS = 1e6  # far beyond the last effect, and well before logits overflow
+
+Units = Literal["normalised", "raw"]
 
 
 class Loss(NamedTuple):
@@ -118,13 +124,13 @@ class SequenceModel(nn.Module):
         losses = {name: torch.where(valid, -term, 0.0) for name, term in terms.items()}
         return Loss(sum(list(losses.values())[1:], next(iter(losses.values()))), losses)
 
-    def log_prob(self, batch: Batch, units: Literal["normalised", "raw"] = "normalised") -> Tensor:
+    def log_prob(self, batch: Batch, units: Units = "normalised") -> Tensor:
         """Log-likelihood (B, T) in nats per point, zero in the padding; "raw" is a density over raw units."""
+        if units not in get_args(Units):
+            raise UsageError(f"units is {units!r}, but must be 'normalised' or 'raw'.")
         log_prob = -self(batch).nats
         if units == "normalised":
             return log_prob
-        if units != "raw":
-            raise UsageError(f"units is {units!r}, but must be 'normalised' or 'raw'.")
         valid = torch.arange(log_prob.shape[1], device=log_prob.device) < batch.lengths.unsqueeze(1)
         present = ~batch.points.isnan() & valid.unsqueeze(-1)
         return log_prob - (present * self.scale.log()).sum(-1)
@@ -142,7 +148,6 @@ class SequenceModel(nn.Module):
         drawn = np.stack(list(self.stream(count, steps=steps, prime=prime, bias=bias, seed=seed)), axis=1)
         return [record[~np.isnan(record).all(axis=1)] for record in drawn]
 
-    @torch.inference_mode()
     def stream(
         self,
         count: int = 1,
@@ -159,21 +164,21 @@ class SequenceModel(nn.Module):
         a function of (seed, record, step): its neighbours do not change it. Raises `UsageError`.
         """
         _check_sampling(count, steps, bias, seed)
-        training = self.training
-        self.eval()
-        try:
-            yield from self._stream(count, steps, prime, bias, secrets.randbits(32) if seed is None else seed)
-        finally:
-            self.train(training)
+        primer = None if prime is None else self._primer(prime)
+        return self._stream(count, steps, primer, bias, secrets.randbits(32) if seed is None else seed)
 
-    def _stream(self, count: int, steps: int, prime: np.ndarray | None, bias: float, seed: int) -> Iterator[np.ndarray]:
-        noise = Noise(seed, count, self.head.noise_size)
+    @torch.inference_mode()
+    def _stream(self, count: int, steps: int, primer: Tensor | None, bias: float, seed: int) -> Iterator[np.ndarray]:
+        with evaluating(self):
+            yield from self._points(count, steps, primer, bias, Noise(seed, count, self.head.noise_size))
+
+    def _points(self, count: int, steps: int, primer: Tensor | None, bias: float, noise: Noise) -> Iterator[np.ndarray]:
         ends = [i for i, column in enumerate(self.columns) if column.role == "sequence_end"]
         ones = torch.ones(count, dtype=torch.long, device=self.device)
         state = self.encoder.start(count)
-        step_input = torch.zeros(count, 1, self.input_size, device=self.device)
-        if prime is not None:
-            read = self.inputs(self.normalise(self._primer(prime))).expand(count, -1, -1)
+        step_input = self.shift.new_zeros(count, 1, self.input_size)
+        if primer is not None:
+            read = self.inputs(self.normalise(primer)).expand(count, -1, -1)
             history = torch.cat([step_input, read[:, :-1]], dim=1)
             state = self.encoder(history, ones * history.shape[1], state).state
             step_input = read[:, -1:]
@@ -190,11 +195,19 @@ class SequenceModel(nn.Module):
             step_input = self.inputs(point)
 
     def _primer(self, prime: np.ndarray) -> Tensor:
-        points = torch.as_tensor(np.asarray(prime), dtype=torch.float32, device=self.device)
-        if points.ndim != 2 or points.shape[1] != len(self.columns) or not len(points):
+        """The raw offsets (1, T, D) of `prime` (T, D), checked."""
+        points = np.asarray(prime)
+        fits = points.ndim == 2 and points.shape[1] == len(self.columns) and len(points) > 0
+        if not fits or points.dtype.kind not in "biuf":
             names = ", ".join(column.name for column in self.columns)
-            raise UsageError(f"prime has shape {tuple(points.shape)}, but must be (T, {len(self.columns)}): {names}.")
-        return points.unsqueeze(0)
+            wanted = f"numbers (T, {len(self.columns)}), T at least 1: {names}"
+            raise UsageError(f"prime is {points.dtype} {points.shape}, but must be {wanted}.")
+        for column, values in zip(self.columns, points.T, strict=True):
+            size = {"binary": 2, "category": column.size}.get(column.kind)
+            if np.isinf(values).any() if size is None else not np.isin(values, np.arange(size)).all():
+                wanted = "finite" if size is None else f"whole numbers from 0 to {size - 1}"
+                raise UsageError(f"column {column.name!r} of prime must hold {wanted}.")
+        return torch.as_tensor(points.astype(np.float32), device=self.device).unsqueeze(0)
 
     def save(self, path: str | Path) -> None:
         """Write weights and all that is needed to build the model again (safetensors: nothing in it can run)."""
@@ -210,9 +223,10 @@ class SequenceModel(nn.Module):
             part: {"options": component.describe(), "provider": component.provider.owner}
             for part, component in self.components.items()
         }
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        contiguous = torch.contiguous_format  # copies: safetensors refuses weights that share memory
+        weights = {name: value.cpu().clone(memory_format=contiguous) for name, value in self.state_dict().items()}
         with replacing(path) as temporary:
-            safetensors.torch.save_file(weights, temporary, {"seqdens": json.dumps(described)})
+            temporary.write_bytes(safetensors.torch.save(weights, {"seqdens": json.dumps(described)}))
 
     @classmethod
     def load(cls, path: str | Path) -> SequenceModel:
@@ -235,10 +249,21 @@ class SequenceModel(nn.Module):
                 origin=described["origin"],
             )
             model.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path} holds weights that do not fit the model it describes: {reason}") from None
+        except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
+            raise DataError(f"{path} does not hold the model that it describes ({one_line(error)}).") from None
         return model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class Noise:
@@ -247,7 +272,8 @@ class Noise:
     BLOCK = 64  # steps drawn at a time
 
     def __init__(self, seed: int, records: int, size: int) -> None:
-        self._generators = [np.random.Generator(np.random.Philox(key=[seed, record])) for record in range(records)]
+        keys = np.array([(seed, record) for record in range(records)], np.uint64)
+        self._generators = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
         self._size = size
         self._blocks = self._draw_blocks()
 
@@ -261,14 +287,15 @@ class Noise:
 
 
 def _check_sampling(count: int, steps: int, bias: float, seed: int | None) -> None:
-    for name, value, least in (
-        ("count", count, 1),
-        ("steps", steps, 1),
-        ("bias", bias, 0),
-        ("seed", seed or 0, 0),
+    for name, value, least, most in (
+        ("count", count, 1, math.inf),
+        ("steps", steps, 1, math.inf),
+        ("bias", bias, 0, LARGEST_BIAS),
+        ("seed", seed or 0, 0, LARGEST_SEED),
     ):
-        if not value >= least:
-            raise UsageError(f"{name} is {value}, but must be at least {least}.")
+        if not least <= value <= most:
+            limit = f" and at most {most}" if most < math.inf else ""
+            raise UsageError(f"{name} is {value}, but must be at least {least}{limit}.")
 
 
 def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,10 +6,13 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from seqdens.cache import Prepared, Provenance, write
+from seqdens.cache import Prepared, Provenance, check_skipped, write
 from seqdens.components import dataset as dataset_component
 from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source
-from seqdens.errors import DataError
+from seqdens.errors import DataError, SeqdensError
 from seqdens.offsets import to_offsets
-from seqdens.registry import Component
+from seqdens.registry import Component, one_line
 
 MAX_SKIPPED = 0.05  # share of what is read that may fail
+AHEAD = 4  # sources a process that are read before they are written, so that memory does not grow with the data
+FORK = "fork" in multiprocessing.get_all_start_methods()
 
 Progress = Callable[[int, int], None]  # sources done, sources in all
 
@@ -53,7 +58,8 @@ def prepare(
 
     `verify` compares the contents of the sources and not only names and sizes; `note` is told, in a sentence,
     why a cache is rebuilt and what the data set wants said. Raises `DataError` where more than the share
-    `max_skipped` cannot be read; what was prepared before then stays.
+    `max_skipped` cannot be read, a reader fails or nothing is there to train on, `UsageError` for a folder that
+    cannot be written; what was prepared before then stays.
     """
     data: Dataset = component.build(Path(root) if root is not None else None)
     sources = data.sources()
@@ -65,22 +71,17 @@ def prepare(
         data.reader_version,
         options,
         data.columns,
-        fingerprint(sources, verify),
         data.synthetic,
+        digest_names(sources),
+        digest_contents(sources) if verify else "",
     )
     path = cache_folder(folder) / f"{component.name}-{_digest(wanted.options)[:12]}.h5"
-    if path.exists():
-        try:
-            prepared = Prepared(path)
-        except DataError as error:
-            note(f"{error} It is rebuilt.")
-        else:
-            differences = _stale(prepared.provenance, wanted)
-            if not differences:
-                return prepared
-            note(f"{path} is rebuilt: {'; '.join(differences)}.")
-    items = _read_all(data, sources, workers, progress or (lambda done, total: None))
-    return write(path, wanted, items, max_skipped=max_skipped)
+    prepared = _up_to_date(path, wanted, note)
+    if prepared is not None:
+        check_skipped(component.name, len(prepared), prepared.skipped, max_skipped)
+        return prepared
+    with closing(_read_all(data, sources, workers, progress or (lambda done, total: None))) as items:
+        return write(path, wanted, items, max_skipped=max_skipped)
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
@@ -92,75 +93,124 @@ def cache_folder(folder: str | Path | None = None) -> Path:
     return Path(platformdirs.user_cache_dir("seqdens"))
 
 
-def fingerprint(sources: Sequence[Source], contents: bool = False) -> str:
-    """Digest of the sources' names, splits and file sizes, with `contents` of the files themselves behind a colon."""
-    listing = [
-        (source.name, source.split, [(path.name, path.stat().st_size) for path in source.paths]) for source in sources
-    ]
-    light = _digest(json.dumps(listing))
-    if not contents:
-        return light
-    digest = hashlib.sha256()
-    for source in sources:
-        for path in source.paths:
-            digest.update(path.read_bytes())
-    return f"{light}:{digest.hexdigest()}"
+def digest_names(sources: Sequence[Source]) -> str:
+    """Digest of the sources' names, splits, file names and file sizes."""
+    listing = [(source.name, source.split, [(path.name, _size(path)) for path in source.paths]) for source in sources]
+    return _digest(json.dumps(listing))
 
 
-def _stale(have: Provenance, wanted: Provenance) -> list[str]:
-    if ":" not in wanted.fingerprint:  # contents were compared once, names and sizes are asked for now
-        have = have._replace(fingerprint=have.fingerprint.partition(":")[0])
-    return have.differences(wanted)
+def digest_contents(sources: Sequence[Source]) -> str:
+    """Digest of what is in the sources' files."""
+    return _digest(" ".join(_content(path) for source in sources for path in source.paths))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading will report it
+        return -1
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # reading will report it
+        return ""
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _up_to_date(path: Path, wanted: Provenance, note: Callable[[str], None]) -> Prepared | None:
+    """The cache at `path`, if there is one and it is what is wanted."""
+    if not os.path.exists(path):
+        return None
+    try:
+        prepared = Prepared(path)
+    except DataError as error:
+        note(f"{error} It is rebuilt.")
+        return None
+    if not wanted.contents:
+        wanted = wanted._replace(contents=prepared.provenance.contents)
+    if differences := prepared.provenance.differences(wanted):
+        note(f"{path} is rebuilt: {'; '.join(differences)}.")
+        return None
+    return prepared
 
 
 def _read_all(
     data: Dataset, sources: Sequence[Source], workers: int | None, progress: Progress
-) -> Iterator[Record | Skipped]:
+) -> Generator[Record | Skipped, None, None]:
     """Every source's offsets in order, read by several processes where there is enough to read."""
-    workers = min(workers or os.cpu_count() or 1, max(1, len(sources) // 4))
+    if workers is None:  # without fork, several processes would ask of the caller's script a __main__ guard
+        workers = (os.cpu_count() or 1) if FORK else 1
+    workers = min(workers, max(1, len(sources) // 4))
     read = partial(read_offsets, data)
     progress(0, len(sources))
-    with _mapper(workers, len(sources)) as mapper:
-        for done, items in enumerate(mapper(read, sources), 1):
-            yield from items
-            progress(done, len(sources))
+    batches: Iterable[list[Record | Skipped]] = map(read, sources)
+    if workers > 1:
+        batches = _in_processes(read, sources, workers)
+    for done, items in enumerate(batches, 1):
+        yield from items
+        progress(done, len(sources))
 
 
-@contextmanager
-def _mapper(workers: int, jobs: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    if workers == 1:
-        yield map
-        return
-    # fork, where there is one: a script without a __main__ guard works, and workers start at once. They only
-    # read files and call NumPy, so the threads that newer Pythons warn of hold no lock that they need.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else None)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        with ProcessPoolExecutor(workers, context) as pool:
-            yield partial(pool.map, chunksize=max(1, min(16, jobs // (4 * workers))))
+def _in_processes(
+    read: Callable[[Source], list[Record | Skipped]], sources: Sequence[Source], workers: int
+) -> Iterator[list[Record | Skipped]]:
+    """`map(read, sources)`, read a little ahead by forked processes that an interrupt ends at once."""
+    context = multiprocessing.get_context("fork" if FORK else None)
+    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    pending: deque[Future[list[Record | Skipped]]] = deque()
+    try:
+        for source in sources:
+            with warnings.catch_warnings():  # readers need none of the locks that other threads could hold
+                warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+                pending.append(pool.submit(read, source))
+            if len(pending) > AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise SeqdensError(
+            f"one of {workers} processes that read the data was killed, perhaps for want of memory; use fewer workers."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_offsets(data: Dataset, source: Source) -> list[Record | Skipped]:
-    """One source's records with offsets for points; a record that breaks its columns' contract is skipped."""
-    return [item if isinstance(item, Skipped) else _checked(item, data.columns) for item in data.read(source)]
+    """One source's records with offsets for points; a record that breaks its columns' contract is skipped.
+
+    Raises `DataError` where the reader itself fails.
+    """
+    try:
+        return [item if isinstance(item, Skipped) else checked(item, data.columns) for item in data.read(source)]
+    except SeqdensError:
+        raise
+    except Exception as error:
+        raise DataError(f"{type(data).__name__} failed to read {source.name!r}: {one_line(error)}") from error
 
 
-def _checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
-    if record.points.ndim != 2 or record.points.shape[1] != len(columns):
+def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
+    """The record with offsets for points, or why it is none."""
+    points = record.points
+    if points.ndim != 2 or points.shape[1] != len(columns) or points.dtype.kind not in "biuf":
         names = ", ".join(column.name for column in columns)
-        return Skipped(record.id, f"points of shape {record.points.shape}, but the columns are {names}")
-    offsets = to_offsets(record.points, columns)
+        return Skipped(record.id, f"points are {points.dtype} {points.shape}, but the columns are {names}")
+    if any("\ud800" <= character <= "\udfff" for character in record.text):
+        return Skipped(record.id, "its text holds lone surrogates, which are no characters")
+    with np.errstate(invalid="ignore", over="ignore"):
+        offsets = to_offsets(points, columns)
+        stored = offsets.astype(np.float32)
     if not len(offsets):
-        return Skipped(record.id, f"{len(record.points)} point(s): nothing to predict")
-    if np.isinf(offsets).any():
-        return Skipped(record.id, "an infinite value")
-    for index, column in enumerate(columns):
-        top = {"binary": 2, "category": column.size}.get(column.kind)
-        if top is not None and not np.isin(offsets[:, index], np.arange(top)).all():
-            return Skipped(record.id, f"column {column.name!r} has values outside 0..{top - 1}")
+        return Skipped(record.id, f"{len(points)} point(s): nothing to predict")
+    if np.isinf(points).any() or np.isinf(stored).any():
+        return Skipped(record.id, "a value is infinite, or is as a 32-bit number")
+    for column, values in zip(columns, offsets.T, strict=True):
+        top = {"binary": 1, "category": column.size - 1}.get(column.kind)
+        if top is not None and not ((values >= 0) & (values <= top) & (values == np.round(values))).all():
+            return Skipped(record.id, f"column {column.name!r} has values other than whole numbers of 0..{top}")
     return replace(record, points=offsets)

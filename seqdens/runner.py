@@ -11,7 +11,8 @@ import torch
 from seqdens import components
 from seqdens.cache import Prepared
 from seqdens.configuration import Config
-from seqdens.drawing import draw, plot_loss
+from seqdens.drawing import plot_loss
+from seqdens.export import save_records
 from seqdens.model import SequenceModel
 from seqdens.plugins import Events
 from seqdens.training.run_folder import Run
@@ -24,17 +25,22 @@ def component(kind: str, part: Mapping[str, Any]) -> components.Component:
     return getattr(components, kind)(part["name"], **options)
 
 
-def train_and_sample(run: Run, data: Prepared, events: Events, *, resume: bool = False) -> list[dict[str, float]]:
+def train_and_sample(
+    run: Run, data: Prepared, events: Events, *, resume: bool = False, overwrite: bool = False
+) -> list[dict[str, float]]:
     """Train the run's model on `data`, draw samples with its best weights, and leave the pictures.
 
     Returns the metrics of each epoch. Run events are told of each stage, and of a failure before it is raised.
+    What cannot be built leaves no folder behind.
     """
     config = run.config
+    trainer = Trainer(**config["training"])
+    torch.manual_seed(trainer.seed)
+    model = SequenceModel.for_data(data, component("encoder", config["encoder"]), component("head", config["head"]))
+    if not resume:
+        run.start(overwrite=overwrite)
     events.run_started(run=run)
     try:
-        trainer = Trainer(**config["training"])
-        torch.manual_seed(trainer.seed)
-        model = SequenceModel.for_data(data, component("encoder", config["encoder"]), component("head", config["head"]))
         history = trainer.fit(model, data, run=run, resume=resume, events=events)
         plot_history(run.path / "loss.png", history)
         events.samples_drawn(run=run, paths=draw_samples(run, model, config))
@@ -46,12 +52,13 @@ def train_and_sample(run: Run, data: Prepared, events: Events, *, resume: bool =
 
 
 def draw_samples(run: Run, model: SequenceModel, config: Config) -> list[Path]:
-    """`samples.svg` and `samples.png` with what the configuration's sampling part asks for."""
+    """Samples as the configuration asks for them: `samples.svg` and `samples.png` of ink, else `samples.csv`."""
     sampling, seed = config["sampling"], config["training"]["seed"]
     records = model.sample(sampling["count"], steps=sampling["steps"], bias=sampling["bias"], seed=seed)
-    paths = [run.path / "samples.svg", run.path / "samples.png"]
+    ink = {"x", "y"} <= {column.name for column in model.columns}
+    paths = [run.path / f"samples{suffix}" for suffix in ((".svg", ".png") if ink else (".csv",))]
     for path in paths:
-        draw(records, path, columns=model.columns, title=caption(model, sampling["bias"]))
+        save_records(records, path, columns=model.columns, title=caption(model, sampling["bias"]))
     return paths
 
 

@@ -1,8 +1,10 @@
-"""For every test: no installed plugins, and one thread, so that tests agree on every machine."""
+"""For every test: no installed plugins, one thread, and a cache of its own, so that tests agree on every machine."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +25,65 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Path:
 def use(site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Call with the names of fixture packages to have them alone installed."""
     return lambda *names: monkeypatch.setenv("SEQDENS_PLUGINS", ",".join(names))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEQDENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def _heed_interrupts() -> Iterator[None]:
+    """SIGINT as in a terminal, whatever the tests were started by."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Any]:
+    """Call for a prepared data set of random walks: columns, and how many records are in which split."""
+    import numpy as np
+
+    from seqdens.cache import Provenance, write
+    from seqdens.datasets.base import STROKE_END, Record, X, Y
+
+    def made(columns: Any = (X, Y, STROKE_END), longest: int = 12, seed: int = 0, **splits: int) -> Any:
+        rng = np.random.default_rng(seed)
+        records = []
+        for split, count in (splits or {"train": 10, "valid": 4}).items():
+            for number in range(count):
+                steps = rng.integers(1, longest, endpoint=True)
+                values = {"real": rng.normal(0, 20, (steps, 1)).round() + rng.normal(5, 20, (steps, len(columns)))}
+                values |= {"binary": rng.random((steps, len(columns))) < 0.3}
+                points = np.stack(
+                    [
+                        values[column.kind][:, i] if column.kind in values else rng.integers(0, column.size, steps)
+                        for i, column in enumerate(columns)
+                    ],
+                    axis=1,
+                )
+                points[:, [column.role == "sequence_end" for column in columns]] = 0
+                points[-1, [column.role == "sequence_end" for column in columns]] = 1
+                records.append(Record(f"{split}-{number}", points.astype(float), split, text="a b", group="g"))
+        about = Provenance.of("made", 1, {}, columns, synthetic=True, sources=f"{seed} {splits}")
+        return write(tmp_path / f"{seed}-{len(list(tmp_path.iterdir()))}.h5", about, records)
+
+    return made
+
+
+@pytest.fixture
+def small() -> Callable[..., Any]:
+    """Call with a data set for an untrained model of eight cells a layer and two components."""
+    import torch
+
+    import seqdens
+
+    def model(data: Any, seed: int = 0, **options: Any) -> Any:
+        torch.manual_seed(seed)
+        encoder = seqdens.encoder("stacked-lstm", **({"hidden_size": 8, "layers": 1} | options))
+        return seqdens.SequenceModel.for_data(data, encoder, seqdens.head("gmm-bernoulli", components=2))
+
+    return model

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.ndimage import label
 
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
-from seqdens.drawing import draw, plot_loss, strokes, writing
+from seqdens.drawing import draw, plot_loss, strokes
 from seqdens.errors import DataError, UsageError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -195,11 +195,6 @@ def test_png_has_twice_the_pixels_of_the_svg_and_ink_in_the_same_places(tmp_path
     assert not dark[0].any()
 
 
-@pytest.mark.parametrize("height", range(64, 69))
-def test_png_loses_no_pixel_to_rounding(tmp_path, height):
-    assert pixels(draw([line(1000, height)], tmp_path / "page.png")).shape[0] == 2 * (height + 48)
-
-
 def test_a_png_too_long_to_be_made_is_refused_before_it_is_tried(tmp_path):
     with pytest.raises(UsageError, match=r"too large.*write an \.svg"):
         draw([line(900, 300)] * 100, tmp_path / "page.png")
@@ -238,20 +233,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, suffix):
     with pytest.raises(UsageError, match=r"cannot write .*page"):
         draw([line(9, 1)], tmp_path / "file" / f"page{suffix}")
     assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_a_failure_while_writing_keeps_what_was_there(tmp_path):
-    path = tmp_path / "page.svg"
-    path.write_text("before")
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError), writing(path) as temporary:
-        fail(temporary)
-    assert path.read_text() == "before"
-    assert os.listdir(tmp_path) == ["page.svg"]
 
 
 def test_a_failure_while_moving_keeps_what_was_there(tmp_path, monkeypatch):

@@ -27,11 +27,11 @@ def transcription(
 @settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 1000),
-    scale=st.floats(1e-4, 1e4),
+    scale=st.floats(1e-4, 10.0),
     lr=st.floats(1e-6, 1.0),
     decay=st.floats(0.0, 0.99),
     momentum=st.floats(0.0, 0.95),
-    eps=st.floats(1e-8, 1.0),
+    eps=st.floats(1e-6, 1.0),  # n - g^2 cancels: rounding of scale^2 must stay small beside eps
 )
 def test_equals_the_paper_s_equations(
     seed: int, scale: float, lr: float, decay: float, momentum: float, eps: float
@@ -70,16 +70,17 @@ def test_differs_from_torch_s_where_gradients_are_small() -> None:
     assert theirs_to_ours[1e3] == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("gradient", [1e3, -1e6, 1e10])
-def test_large_constant_gradients_stay_finite(gradient: float) -> None:
-    weights = torch.zeros(5)
+@pytest.mark.parametrize("scale", [10.0, 1e3, 1e6])
+def test_rounding_of_large_steady_gradients_gives_no_nan(scale: float) -> None:
+    gradients = scale * (1 + torch.rand(2000, generator=torch.Generator().manual_seed(0)))
+    weights = torch.zeros(2000)
     optimiser = GravesRMSprop([weights])
-    for step in range(1500):
-        weights.grad = torch.full_like(weights, gradient * (1 + 1e-7 * (step % 2)))
+    for _ in range(500):
+        weights.grad = gradients
         optimiser.step()
+    mean_square, mean, _ = optimiser.state[weights].values()
+    assert (mean_square - mean**2 < -1e-4).any()  # what the root would be taken of
     assert weights.isfinite().all()
-    variance = optimiser.state[weights]["mean_square"] - optimiser.state[weights]["mean"] ** 2
-    assert variance.abs().max() > 0  # rounding alone
 
 
 def stepped(optimiser: torch.optim.Optimizer, weights: list[Tensor], seed: int, steps: int) -> None:

@@ -90,6 +90,12 @@ class Commands(click.Group):
                 traceback.print_exc()
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_status)
+        except OSError as error:
+            if self.debug:
+                traceback.print_exc()
+            place = f"{error.filename}: " if error.filename is not None else ""
+            click.echo(f"Error: {place}{error.strerror or error}.", err=True)
+            sys.exit(1)
 
 
 def _set_debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:

@@ -1,7 +1,9 @@
-"""What a person at the terminal sees of a run: a live line while it works, a lasting line for each epoch."""
+"""What a person sees of a run: a live line at a terminal, now and then a line in a log, a line for each epoch."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from seqdens.hookspecs import hookimpl
 from seqdens.prepare import Progress as PrepareProgress
+
+SAID_EVERY = 60  # seconds between the lines of a log
 
 
 def duration(seconds: float) -> str:
@@ -32,7 +36,7 @@ def losses(metrics: dict[str, float], name: str) -> str:
 @contextmanager
 def preparing(console: Console, name: str) -> Iterator[PrepareProgress]:
     """A bar over the sources of a data set; nothing is shown where there is nothing to read."""
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task: list[TaskID] = []
 
         def show(done: int, total: int) -> None:
@@ -55,8 +59,10 @@ class TrainingDisplay:
             TextColumn("{task.description}"),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self.task: TaskID | None = None
+        self.said = -math.inf
 
     @hookimpl
     def metrics_logged(self, run: Any, step: int, metrics: dict[str, float]) -> None:
@@ -66,6 +72,9 @@ class TrainingDisplay:
         left = duration(metrics["seconds_left"])
         text = f"{losses(metrics, 'train')} · {metrics['points_per_second']:,.0f} points/s · {left} left"
         self.bar.update(self.task, completed=step, total=metrics["steps"], epoch=metrics["epoch"], description=text)
+        if not self.console.is_terminal and time.monotonic() - self.said >= SAID_EVERY:
+            self.said = time.monotonic()
+            self.say(f"step {step} of {metrics['steps']:.0f}: {text}")
 
     @hookimpl
     def epoch_finished(self, run: Any, metrics: dict[str, float]) -> None:
@@ -73,7 +82,7 @@ class TrainingDisplay:
         if "valid_nats_per_point" in metrics:
             parts.append(f"valid {losses(metrics, 'valid')}")
         parts += [f"{metrics['points_per_second']:,.0f} points/s", duration(metrics["seconds"])]
-        self.console.print(f"epoch {metrics['epoch']:.0f}: {' · '.join(parts)}", highlight=False, soft_wrap=True)
+        self.say(f"epoch {metrics['epoch']:.0f}: {' · '.join(parts)}")
 
     @hookimpl
     def samples_drawn(self, run: Any, paths: list[Path]) -> None:
@@ -82,6 +91,9 @@ class TrainingDisplay:
     @hookimpl
     def run_failed(self, run: Any, error: BaseException) -> None:
         self.stop()
+
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         self.bar.stop()

@@ -21,7 +21,7 @@ MENTIONED = 5  # skipped files named on the screen
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the data set.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for prepared data sets.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that read; default: one a core.")
-@click.option("--strict", is_flag=True, help="Fail at the first file that cannot be read.")
+@click.option("--strict", is_flag=True, help="Fail where any file cannot be read, naming the first.")
 @click.option("--verify", is_flag=True, help="Compare the files' contents, not only names and sizes.")
 def prepare(
     dataset: str,
@@ -36,11 +36,14 @@ def prepare(
     from seqdens.components import dataset as component
     from seqdens.configuration import parse_setting
 
-    parsed = (parse_setting(text if text.startswith("dataset.") else f"dataset.{text}") for text in settings)
+    if wrong := [text for text in settings if "=" not in text]:
+        raise UsageError(f"setting {wrong[0]!r} must read OPTION=VALUE.")
+    parsed = [parse_setting(f"dataset.{text.removeprefix('dataset.')}") for text in settings]
     options = {option: value for _, option, value in parsed}
-    root = data or options.pop("root", None)
     if "name" in options:
         raise UsageError("the data set's name is the argument DATASET, not a setting.")
+    root = options.pop("root", None)
+    root = data or (None if root is None else Path(str(root)))
     prepared = prepare_with_display(
         component(dataset, **options), root, folder=cache, workers=workers, verify=verify, strict=strict
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from seqdens.components import experiment as find_experiment
-from seqdens.errors import UsageError
+from seqdens.errors import SeqdensError, UsageError
 
 if TYPE_CHECKING:
     from seqdens.configuration import Config
@@ -57,12 +58,14 @@ def run(
         raise UsageError("--resume and --overwrite exclude each other; give one of them.")
     run = Run(out or default_folder(experiment, resume))
     resuming = resume and run.exists
-    if resume and not resuming:
-        click.echo(f"There is no run at {run.path} to resume; a new one starts.")
-    if not resuming and not overwrite:
-        run.refuse_existing()
-    source = run.path / "config.toml" if resuming else config
-    run.config = configure(experiment, source, preset, data, settings, **given)
+    if resuming and (config or preset):
+        click.echo(f"Note: --config and --preset are not used, {run.path} goes on with its own configuration.")
+    if not resuming:
+        run.check_free(overwrite=overwrite)
+    source = run.config_file if resuming else config
+    run.config = configure(experiment, source, None if resuming else preset, data, settings, **given)
+    if resume and not run.trainer_state.exists():
+        click.echo(f"There is nothing saved at {run.path} to resume; it starts anew.")
     carry_out(experiment, run, cache, resuming, overwrite)
 
 
@@ -84,9 +87,12 @@ def configure(
 ) -> Config:
     """The resolved configuration of a run, from the command line's options."""
     from seqdens.configuration import parse_setting, resolve
+    from seqdens.experiments.base import Experiment
     from seqdens.training.run_folder import read_config
 
     experiment = find_experiment(name)
+    if not isinstance(experiment, Experiment):
+        raise SeqdensError(f"the experiment {name!r} is {experiment!r}, not an Experiment.")
     config = read_config(source) if source else None
     if config and config.get("experiment", name) != name:
         raise UsageError(f"{source} is of experiment {config['experiment']!r}, but {name!r} was asked for.")
@@ -94,7 +100,7 @@ def configure(
     flags = [
         ("training", option, given[option]) for option in ("device", "epochs", "seed") if given[option] is not None
     ]
-    root = [("dataset", "root", str(data.resolve()))] if data else []
+    root = [("dataset", "root", data)] if data else []
     resolved = resolve(
         experiment,
         preset=preset,
@@ -109,21 +115,23 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
     """Prepare the data, train, sample, and say where everything is."""
     from seqdens.cli.prepare import prepare_with_display
     from seqdens.runner import component
+    from seqdens.training.run_folder import FILES
+    from seqdens.training.trainer import Trainer
 
+    Trainer(**run.config["training"])  # says what it refuses before the data are prepared
     part = run.config["dataset"]
     data = prepare_with_display(component("dataset", part), part.get("root"), folder=cache)
-    if resuming:
-        run.write_config()
-    else:
-        run.start(overwrite=overwrite)
-    train(run, data, resuming)
-    click.echo(f"\n{run.path}: config.toml, metrics.csv, best and last weights, samples.svg, samples.png, loss.png")
-    click.echo(f"Next: open {run.path / 'samples.png'}")
-    click.echo(f"      seqdens sample {run.path} -n 4 --bias 1 --seed 2 --out more.svg")
-    click.echo(f"      seqdens run {name} --resume --out {run.path} --epochs {2 * run.config['training']['epochs']}")
+    train(run, data, resuming, overwrite)
+    files = [name for name in FILES if (run.path / name).exists()]
+    pictures = "samples.png" in files
+    folder = quote(str(run.path))
+    click.echo(f"\n{run.path}: {', '.join(files)}")
+    click.echo(f"Next: open {quote(str(run.path / ('samples.png' if pictures else 'samples.csv')))}")
+    click.echo(f"      seqdens sample {folder} -n 4 --bias 1 --seed 2 --out more{'.svg' if pictures else '.csv'}")
+    click.echo(f"      seqdens run {name} --resume --out {folder} --epochs {2 * run.config['training']['epochs']}")
 
 
-def train(run: Run, data: Any, resuming: bool) -> None:
+def train(run: Run, data: Any, resuming: bool, overwrite: bool) -> None:
     """Train with a live display; Ctrl-C says how to go on."""
     from rich.console import Console
 
@@ -135,8 +143,9 @@ def train(run: Run, data: Any, resuming: bool) -> None:
     training = run.config["training"]
     click.echo(f"Training for {training['epochs']} epochs into {run.path} (Ctrl-C saves; --resume continues)")
     try:
-        train_and_sample(run, data, load_events([display]), resume=resuming)
+        train_and_sample(run, data, load_events([display]), resume=resuming, overwrite=overwrite)
     except KeyboardInterrupt:
-        name = run.config["experiment"]
-        click.echo(f"\nStopped and saved; continue with: seqdens run {name} --resume --out {run.path}", err=True)
+        if run.trainer_state.exists():
+            again = f"seqdens run {run.config['experiment']} --resume --out {quote(str(run.path))}"
+            click.echo(f"\nStopped; what is saved goes on with: {again}", err=True)
         raise

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from seqdens.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from seqdens.model import SequenceModel
 
 
 @click.command()
@@ -12,7 +20,7 @@ import click
 @click.option("-n", "--count", type=click.IntRange(1), default=8, show_default=True, help="How many records.")
 @click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="The longest they may become.")
 @click.option("--bias", type=click.FloatRange(0), default=0.0, show_default=True, help="0 fair, above neater.")
-@click.option("--prime", type=click.Path(path_type=Path), metavar="FILE", help="Ink (npz, json, csv) to continue.")
+@click.option("--prime", type=click.Path(path_type=Path), metavar="FILE", help="Continue its first record.")
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; default: a new one each time.")
 @click.option(
     "--out",
@@ -24,12 +32,22 @@ import click
 )
 def sample(model: Path, count: int, steps: int, bias: float, prime: Path | None, seed: int | None, out: Path) -> None:
     """Draw records from MODEL, a run folder or a weights file."""
-    from seqdens.export import load_ink, save_records
+    from seqdens.export import save_records
     from seqdens.model import SequenceModel
     from seqdens.runner import caption
 
     loaded = SequenceModel.load(model)
-    ink = load_ink(prime).records[0] if prime else None
-    records = loaded.sample(count, steps=steps, prime=ink, bias=bias, seed=seed)
+    records = loaded.sample(count, steps=steps, prime=primer(prime, loaded) if prime else None, bias=bias, seed=seed)
     save_records(records, out, columns=loaded.columns, title=caption(loaded, bias))
     click.echo(f"{count} records, {sum(map(len, records)):,} points, drawn to {out}")
+
+
+def primer(path: Path, model: SequenceModel) -> np.ndarray:
+    """The first record of a data file; raises `UsageError` where its columns are not the model's."""
+    from seqdens.export import load_ink
+
+    ink = load_ink(path)
+    if ink.columns != model.columns:
+        theirs, ours = (", ".join(column.name for column in columns) for columns in (ink.columns, model.columns))
+        raise UsageError(f"{path} holds columns {theirs}, but the model's are {ours}.")
+    return ink.records[0]

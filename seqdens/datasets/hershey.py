@@ -135,6 +135,12 @@ class Hershey(Dataset):
 
     About 29 characters, 610 points and 23 strokes a line. No writer is in two splits (90/5/5 percent).
     Raises `UsageError` for a folder and for options out of range.
+
+    Options:
+        lines: records of all splits together
+        writers: simulated hands, each with a style of its own
+        characters: the longest that a line's text may be
+        seed: of writers, texts and everything that varies
     """
 
     synthetic: ClassVar[bool] = True

@@ -49,6 +49,7 @@ PARSER = etree.XMLParser(
     remove_blank_text=True,
     remove_comments=True,
     remove_pis=True,
+    collect_ids=False,
 )
 STROKES = etree.XPath("/*/StrokeSet/Stroke")
 X_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@x", smart_strings=False)
@@ -78,8 +79,13 @@ class IamOnDB(Dataset):
     Without lists, forms are split 85 : 7.5 : 7.5 by a hash of `seed` and their name. `notes`, set by
     `sources()`, says which split it is.
 
-    `max_step` > 0 drops the points that lie, inside a stroke, further than that from the last point kept: the
-    recording errors which Graves (2013) removed, with a threshold that the paper does not state.
+    Graves (2013) removed recording errors by `max_step`, at a threshold that the paper does not state.
+
+    Options:
+        protocol: which of the official lists are for training
+        lists: folder of the official lists
+        max_step: drop points further than that from the last one kept of their stroke, 0 for none
+        seed: of the split where there are no lists
     """
 
     notes: tuple[str, ...] = ()
@@ -258,7 +264,7 @@ def transcribed(content: str) -> list[str]:
     _, _, block = content.partition("CSR:")
     if not block.strip():
         raise ValueError("has no text after 'CSR:'")
-    return [line.strip() for line in re.split(r"\n|%{5,}", block.strip())]
+    return [line.strip() for line in re.split(r"\r\n?|\n|%{5,}", block.strip())]
 
 
 def parse_strokes(content: bytes) -> np.ndarray:

@@ -43,7 +43,7 @@ EXPECTED = "the folder of SVC2004 is Task1 or Task2, which holds U1S1.TXT to U40
 class SVC2004(Dataset):
     """Signatures of SVC2004, one record each: `group` the user, `label` "genuine" or "forged".
 
-    `root` is the folder Task1 or Task2. Columns are x and y in tablet units, the `channels` asked for,
+    `root` is the folder Task1 or Task2. Columns are x and y in tablet units, the channels asked for,
     stroke_end and sequence_end, all whole numbers. y points up in the files and is negated, so that it points
     down as everywhere in seqdens. `time` is in ms since the first row of the file (and steps back in a few);
     `azimuth`, `altitude` and `pressure` are in tablet units, and in Task 2 only.
@@ -54,6 +54,10 @@ class SVC2004(Dataset):
     the stroke before them has ended.
 
     The split is by user, so that nobody's hand is in two parts: 1 to 32 train, 33 to 36 valid, 37 on test.
+
+    Options:
+        signatures: which ones to read
+        channels: further columns, of time, azimuth, altitude and pressure
     """
 
     notes: tuple[str, ...] = ("split by user: U1 to U32 train, U33 to U36 valid, U37 on test",)
@@ -90,7 +94,8 @@ class SVC2004(Dataset):
             if self.signatures in ("all", label_of(signature)):
                 users[user].append(path)
         if not users:
-            raise DataError(f"{self.root} holds no {self.signatures} signatures (U1S1.TXT ...); {EXPECTED}.")
+            wanted = "any" if self.signatures == "all" else self.signatures
+            raise DataError(f"{self.root} holds no file of {wanted} signatures; {EXPECTED}.")
         self._check_channels(next(iter(users.values()))[0])
         return [Source(f"U{user}", tuple(paths), split_of(user)) for user, paths in users.items()]
 

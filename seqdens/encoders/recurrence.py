@@ -64,7 +64,8 @@ class _PeepholeLSTM(torch.autograd.Function):
         steps, batch, size = len(gates), *h0.shape
         p_if, p_o = peepholes[:2], peepholes[2]
         recurrent = weight.to(product_dtype).T
-        activations = gates.to(weight.dtype, copy=True)  # pre-activations until a step applies its sigmoid or tanh
+        # pre-activations, until a step applies its sigmoid or tanh
+        activations = gates.to(weight.dtype, copy=True, memory_format=torch.contiguous_format)
         hidden = weight.new_empty(steps + 1, batch, size)
         cells = weight.new_empty(steps + 1, batch, size)
         hidden[0], cells[0] = h0, c0

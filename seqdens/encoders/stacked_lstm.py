@@ -18,9 +18,13 @@ class StackedLSTM(Encoder):
     """`layers` LSTM layers of `hidden_size` cells, each of which sees the input and the layer below.
 
     The features (B, T, L*H) are the hidden states of all layers, the state `hidden` and `cell`, each (B, L, H).
-    Derivatives with respect to gate pre-activations are clipped to [-gate_clip, gate_clip] at every step, 0 for
-    no clipping. Raises `UsageError` for a size below 1, a negative `gate_clip`, and for a text to condition on.
+    Raises `UsageError` for a size below 1, a negative `gate_clip`, and for a text to condition on.
     Source: Graves 2013, sections 2 and 4.
+
+    Options:
+        hidden_size: cells of a layer
+        layers: how many, one above the other
+        gate_clip: limit of the derivatives of gate pre-activations at every step, 0 for none
     """
 
     def __init__(

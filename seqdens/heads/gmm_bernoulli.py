@@ -148,12 +148,13 @@ def correlate(normals: Tensor, r: Tensor) -> Tensor:
 class GMMBernoulli(Head):
     """The output layer of Graves (2013): 121 numbers for (x, y, stroke_end) and 20 components.
 
-    `components` is the number of Gaussians. `output_clip`: derivatives of the loss with respect to the output
-    numbers are clipped to +-output_clip in back-propagation, 0 leaves them alone. `sigma_floor`: standard
-    deviations are sigma_floor + exp(s), in the units of the targets; 0 is the paper's exp(s).
-
     Initially the standard deviations are near 1 and the means spread over +-0.5, for data of unit variance.
     Raises `UsageError` for category columns, for columns of which none is real, and for impossible options.
+
+    Options:
+        components: Gaussians of the mixture
+        output_clip: limit of the derivatives of the output numbers in back-propagation, 0 for none
+        sigma_floor: standard deviations are sigma_floor + exp(s), in the targets' units; 0 as in the paper
     """
 
     def __init__(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,16 @@ from seqdens.files import replacing
 from seqdens.model import SequenceModel
 
 FORMAT = "seqdens-trainer"
+UNREADABLE = (
+    pickle.UnpicklingError,
+    OSError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+)
 
 
 @dataclass
@@ -34,52 +46,60 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of finished epochs
 
 
-def save(path: Path, model: SequenceModel, optimiser: Optimizer, progress: Progress) -> None:
-    """Write the state; what stood at `path` is replaced only by a complete file."""
+def save(
+    path: Path, model: SequenceModel, optimiser: Optimizer, progress: Progress, identity: Mapping[str, Any]
+) -> None:
+    """Write the state; what stood at `path` is replaced only by a complete file.
+
+    `identity` is plain data on what must not change if the run is to go on as if it had not stopped.
+    """
     state = {
         "format": FORMAT,
+        "identity": dict(identity),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "progress": asdict(progress),
-        "random": random_state(),
+        "random": random_state(model.device),
     }
+    written = io.BytesIO()  # torch.save would hide why a file cannot be written
+    torch.save(state, written)
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(written.getbuffer())
 
 
-def load(path: Path, model: SequenceModel, optimiser: Optimizer) -> Progress:
+def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mapping[str, Any]) -> Progress:
     """Put model, optimiser and random numbers where `save` left them; raises `DataError` where they do not fit."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location=model.device, weights_only=True)
-        if state["format"] != FORMAT:
-            raise ValueError(f"its format is {state['format']!r}")
+        state = torch.load(path, map_location=model.device, weights_only=True)
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise ValueError(f"it does not say that it is a {FORMAT}")
+        changed = [name for name, value in identity.items() if state["identity"].get(name) != value]
+        if changed:
+            raise ValueError(f"another {' and another '.join(changed)}")
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        set_random_state(state["random"])
+        set_random_state(state["random"], model.device)
         return Progress(**state["progress"])
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+    except UNREADABLE as error:
+        reason = "it holds more than plain data" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise DataError(
-            f"{path} is no trainer state that fits this run ({str(error).splitlines()[0]}); "
+            f"{path} is no trainer state that fits this run ({reason}); "
             "start again with --overwrite, or in another folder."
         ) from None
 
 
-def random_state() -> dict[str, Tensor]:
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def set_random_state(states: dict[str, Tensor]) -> None:
+def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"].cpu())
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"].cpu())
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

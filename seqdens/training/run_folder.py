@@ -13,6 +13,18 @@ import tomli_w
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
 
+FILES = (
+    "config.toml",
+    "metrics.csv",
+    "best.safetensors",
+    "last.safetensors",
+    "trainer.pt",
+    "samples.svg",
+    "samples.png",
+    "samples.csv",
+    "loss.png",
+)
+
 
 @dataclass
 class Run:
@@ -23,7 +35,11 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "config.toml").exists()
+        return self.config_file.exists()
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.toml"
 
     @property
     def best(self) -> Path:
@@ -41,25 +57,27 @@ class Run:
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 
-    def refuse_existing(self) -> None:
-        """Raises `UsageError` where the folder holds a run already."""
-        if self.exists:
-            raise UsageError(f"{self.path} already holds a run; use --resume to continue it, or --overwrite.")
-
-    def start(self, *, overwrite: bool = False) -> None:
-        """Make the folder and write the configuration; raises `UsageError` where it holds another run."""
-        if not overwrite:
-            self.refuse_existing()
+    def check_free(self, *, overwrite: bool = False) -> None:
+        """Raises `UsageError` where a file is in the way, or a run (even part of one) that may not be replaced."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file; name a folder for the run.")
+        there = [name for name in FILES if (self.path / name).exists()]
+        if there and not overwrite:
+            raise UsageError(
+                f"{self.path} already holds a run ({there[0]}); use --resume to continue it, or --overwrite."
+            )
+
+    def start(self, *, overwrite: bool = False) -> None:
+        """Make the folder, rid of a run before, and write the configuration; raises what `check_free` raises."""
+        self.check_free(overwrite=overwrite)
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (self.trainer_state, self.metrics, self.best, self.last):
-            name.unlink(missing_ok=True)
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
         self.write_config()
 
     def write_config(self) -> None:
-        with replacing(self.path / "config.toml") as temporary:
-            temporary.write_text(tomli_w.dumps(without_none(self.config)))
+        with replacing(self.config_file) as temporary:
+            temporary.write_text(tomli_w.dumps(without_none(self.config)), encoding="utf-8")
 
     def read_metrics(self) -> list[dict[str, float]]:
         """One row an epoch."""
@@ -78,10 +96,10 @@ class Run:
 def read_config(path: Path) -> dict[str, Any]:
     """A configuration file as nested dictionaries; raises `DataError` naming the file."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"there is no configuration file {path}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise DataError(f"{path} is no TOML file ({error}).") from None
 
 

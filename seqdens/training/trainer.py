@@ -6,12 +6,14 @@ Graves (2013) mean what they mean; parameter gradients are divided by B afterwar
 
 from __future__ import annotations
 
+import math
 import time
+from itertools import takewhile
 from typing import Annotated, Any, Literal, Protocol
 
-import numpy as np
 import torch
 from msgspec import Meta
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from seqdens.batches import Batch, evaluation_batches, training_batches
@@ -19,8 +21,9 @@ from seqdens.cache import Prepared
 from seqdens.devices import autocast, choose_device
 from seqdens.errors import DataError
 from seqdens.evaluation import Likelihood, evaluate
-from seqdens.model import SequenceModel
+from seqdens.model import LARGEST_SEED, SequenceModel
 from seqdens.optim import make_optimiser
+from seqdens.registry import check_options, options_of
 from seqdens.training import checkpoints
 from seqdens.training.checkpoints import Progress
 from seqdens.training.interrupts import Interrupt, interruptible
@@ -62,10 +65,13 @@ class Trainer:
         decay: Annotated[float, Meta(ge=0, le=1)] = 0.0,
         batch_size: Positive = 32,
         patience: Count = 0,
-        seed: Count = 0,
+        seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED)] = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bf16"] = "auto",
     ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        check_options("the trainer", options_of(Trainer), given)
+        make_optimiser(optimiser, [torch.nn.Parameter(torch.zeros(1))], learning_rate)  # what it refuses, it does now
         self.epochs, self.batch_size, self.patience, self.seed = epochs, batch_size, patience, seed
         self.optimiser, self.learning_rate, self.decay = optimiser, learning_rate, decay
         self.device, self.precision = choose_device(device), precision
@@ -105,9 +111,7 @@ class _Fit:
 
     def fit(self, resume: bool) -> list[Metrics]:
         if resume and self.run and self.run.trainer_state.exists():
-            self.progress = checkpoints.load(self.run.trainer_state, self.model, self.optimiser)
-            if self.run.best.exists():
-                self.best_weights = SequenceModel.load(self.run.best).to(self.options.device).state_dict()
+            self._resume(self.run)
         with interruptible() as interrupt:
             while self.progress.epoch < self.options.epochs and not self._out_of_patience():
                 self._epoch(interrupt)
@@ -117,6 +121,23 @@ class _Fit:
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
         return self.progress.history
+
+    def _resume(self, run: Run) -> None:
+        if run.best.exists():  # before the random numbers are set, of which building a model takes some
+            self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
+        self.progress = checkpoints.load(run.trainer_state, self.model, self.optimiser, self._identity())
+        if run.config:
+            run.write_config()  # not before the state is seen to fit it
+
+    def _identity(self) -> dict[str, Any]:
+        """What resuming may not change: the order of the batches, their scaling, and the optimiser's state."""
+        return {
+            "optimiser": self.options.optimiser.lower(),
+            "batch size": self.options.batch_size,
+            "seed": self.options.seed,
+            "number of training records": len(self.data.split("train")),
+            "scaling of the data": [self.model.mean, self.model.std],
+        }
 
     def _out_of_patience(self) -> bool:
         return bool(self.options.patience) and (self.progress.epoch - self.progress.best_epoch >= self.options.patience)
@@ -148,15 +169,21 @@ class _Fit:
         total = loss.nats.sum()
         total.backward()
         nats, points, records = total.item(), int(batch.lengths.sum()), len(batch.lengths)
-        if not np.isfinite(nats):
-            raise DataError(f"the loss of step {self.progress.step} is {nats}; lower training.learning_rate.")
-        torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], records)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self._check("loss", nats)
+        self._check("largest gradient", get_total_norm(gradients, torch.inf).item())
+        torch._foreach_div_(gradients, records)
         self.optimiser.step()
         self._count(nats, points, records, time.perf_counter() - started)
         if self.events:
             self.events.metrics_logged(
                 run=self.run, step=self.progress.step, metrics=self._step_metrics(nats, points, records)
             )
+
+    def _check(self, name: str, value: float) -> None:
+        """Raises before anything is saved that could not be used."""
+        if not math.isfinite(value):
+            raise DataError(f"the {name} after {self.progress.step} steps is {value}; lower training.learning_rate.")
 
     def _decayed(self) -> float:
         """The learning rate's factor: 1, then falling linearly to 0 over the last `decay` of all steps."""
@@ -195,9 +222,9 @@ class _Fit:
         if not len(records):
             return None
         batches = evaluation_batches(self.data, records, self.options.batch_size)
-        unless_asked = (batch for batch in batches if not interrupt)
+        until_asked = takewhile(lambda batch: not interrupt, batches)
         with autocast(self.options.device, self.options.precision):
-            return evaluate(self.model, unless_asked)
+            return evaluate(self.model, until_asked)
 
     def _finish_epoch(self, validation: Likelihood | None) -> None:
         progress = self.progress
@@ -209,10 +236,11 @@ class _Fit:
                 f"valid_{name}_nats_per_point": nats / validation.points for name, nats in validation.terms.items()
             }
         metrics |= {"seconds": progress.seconds, "points_per_second": self.points_per_second}
+        watched = metrics["valid_nats_per_point" if validation else "train_nats_per_point"]
+        self._check("validation loss", watched)
         progress.history.append(metrics)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.nats, progress.points, progress.records = 0.0, 0, 0
-        watched = metrics["valid_nats_per_point" if validation else "train_nats_per_point"]
         if watched < progress.best:
             progress.best, progress.best_epoch = watched, progress.epoch
             self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -228,4 +256,4 @@ class _Fit:
         self.model.save(self.run.last)
         if self.progress.history:
             self.run.write_metrics(self.progress.history)
-        checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress)
+        checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress, self._identity())

@@ -1,0 +1,338 @@
+"""`seqdens run`: one command from data to pictures, and a sentence for all that can go wrong."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import seqdens
+from seqdens import components
+from seqdens.cli import cli
+from seqdens.datasets.base import Column, Dataset, Record, Source
+from seqdens.model import SequenceModel
+from seqdens.training import trainer
+from seqdens.training.run_folder import FILES, read_config
+
+LITTLE = (
+    "dataset.lines=6",
+    "dataset.writers=3",
+    "encoder.hidden_size=8",
+    "head.components=2",
+    "training.batch_size=4",
+    "sampling.count=2",
+    "sampling.steps=10",
+)
+INK_FILES = set(FILES) - {"samples.csv"}
+
+
+def call(*args: Any) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args], prog_name="seqdens")
+
+
+def run(*args: Any, settings: tuple[str, ...] = LITTLE) -> Result:
+    return call("run", "handwriting", *(f"--set={setting}" for setting in settings), *args)
+
+
+def assert_refused(result: Result, status: int, *said: str) -> None:
+    """One sentence, no traceback."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    for each in said:
+        assert each in lines[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(components, "_registered", [])
+    return tmp_path
+
+
+def epochs_of(folder: Path) -> list[int]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [int(float(row["epoch"])) for row in csv.DictReader(file)]
+
+
+def test_one_command_leaves_a_run_folder(here: Path) -> None:
+    done = run("--epochs", 2, "--seed", 5, "--device", "cpu", "--out", "my run")
+    assert done.exit_code == 0, done.output
+    folder = here / "my run"
+    assert {path.name for path in folder.iterdir()} == INK_FILES
+    config = read_config(folder / "config.toml")
+    assert (config["experiment"], config["preset"]) == ("handwriting", "quick")
+    assert config["dataset"]["lines"] == 6
+    assert {name: config["training"][name] for name in ("epochs", "seed", "device", "batch_size")} == {
+        "epochs": 2,
+        "seed": 5,
+        "device": "cpu",
+        "batch_size": 4,
+    }
+    assert epochs_of(folder) == [1, 2]
+    for weights in ("best", "last"):
+        assert SequenceModel.load(folder / f"{weights}.safetensors").origin["dataset"] == "hershey"
+    assert done.output.startswith("hershey (synthetic): 6 records (2 train, 2 valid, 2 test)")
+    assert "epoch 2: train " in done.output
+    assert "Next: open 'my run/samples.png'" in done.output
+    assert "seqdens sample 'my run' -n 4" in done.output
+
+
+def test_new_runs_get_new_folders_and_resume_takes_the_last(here: Path) -> None:
+    for number in (1, 2):
+        assert run("--epochs", 1).exit_code == 0
+        assert epochs_of(here / "runs" / f"handwriting-{number}") == [1]
+    assert run("--resume", "--epochs", 2, settings=()).exit_code == 0
+    assert epochs_of(here / "runs" / "handwriting-1") == [1]
+    assert epochs_of(here / "runs" / "handwriting-2") == [1, 2]
+
+
+def test_a_run_s_configuration_repeats_it_exactly(here: Path) -> None:
+    run("--epochs", 1, "--seed", 7, "--out", "first")
+    again = call("run", "handwriting", "--config", "first/config.toml", "--out", "second")
+    assert again.exit_code == 0, again.output
+    for name in ("config.toml", "best.safetensors", "samples.svg"):
+        assert (here / "first" / name).read_bytes() == (here / "second" / name).read_bytes()
+
+
+def test_a_folder_with_a_run_is_refused_unless_it_is_meant(here: Path) -> None:
+    assert run("--epochs", 1, "--out", "out").exit_code == 0
+    before = {path.name: path.read_bytes() for path in (here / "out").iterdir()}
+    assert_refused(run("--out", "out"), 2, "out already holds a run", "--resume", "--overwrite")
+    assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before
+    assert_refused(run("--out", "out", "--resume", "--overwrite"), 2, "exclude each other")
+    assert run("--out", "out", "--overwrite", "--epochs", 1, "--seed", 8).exit_code == 0
+    assert read_config(here / "out" / "config.toml")["training"]["seed"] == 8
+    assert epochs_of(here / "out") == [1]
+
+
+def test_resuming_nothing_starts_and_says_so(here: Path) -> None:
+    done = run("--out", "out", "--resume", "--epochs", 1)
+    assert "There is nothing saved at out to resume; it starts anew." in done.output
+    assert {path.name for path in (here / "out").iterdir()} == INK_FILES
+    (here / "out" / "trainer.pt").unlink()
+    again = call("run", "handwriting", "--out", "out", "--resume")
+    assert "There is nothing saved at out to resume" in again.output
+    assert again.exit_code == 0
+
+
+def test_resuming_keeps_the_run_s_own_configuration(here: Path) -> None:
+    run("--epochs", 1, "--out", "out")
+    resumed = call("run", "handwriting", "--resume", "--out", "out", "--epochs", 3, "--preset", "paper")
+    assert resumed.exit_code == 0, resumed.output
+    assert "Note: --config and --preset are not used" in resumed.output
+    assert "nothing saved" not in resumed.output
+    config = read_config(here / "out" / "config.toml")
+    assert (config["preset"], config["training"]["epochs"], config["encoder"]["hidden_size"]) == ("quick", 3, 8)
+    assert epochs_of(here / "out") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--set", "encoder.hidden_size=9"), "no trainer state that fits this run"),
+        (("--set", "training.optimiser=sgd"), "another optimiser"),
+        (("--set", "dataset.lines=9"), "another number of training records"),
+        (("--set", "dataset.seed=9"), "another scaling of the data"),
+        (("--seed", "9"), "another seed"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_not_resumed_and_stays_as_it_was(
+    here: Path, change: tuple[str, ...], said: str
+) -> None:
+    run("--epochs", 1, "--out", "out")
+    before = {path.name: path.read_bytes() for path in (here / "out").iterdir()}
+    refused = call("run", "handwriting", "--resume", "--out", "out", "--epochs", 2, *change)
+    assert_refused(refused, 1, said, "--overwrite")
+    assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before
+
+
+@pytest.mark.usefixtures("_heed_interrupts")
+def test_ctrl_c_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = trainer._Fit._step
+
+    def interrupted(self: Any, batch: Any) -> None:
+        step(self, batch)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(trainer._Fit, "_step", interrupted)
+    stopped = run("--epochs", 2, "--out", "out")
+    assert stopped.exit_code == 130
+    assert "goes on with: seqdens run handwriting --resume --out out" in stopped.stderr
+    assert "Traceback" not in stopped.output
+    monkeypatch.setattr(trainer._Fit, "_step", step)
+    assert call("run", "handwriting", "--resume", "--out", "out").exit_code == 0
+    assert run("--epochs", 2, "--out", "straight").exit_code == 0
+    for name in ("best.safetensors", "last.safetensors", "config.toml", "samples.svg"):
+        assert (here / "out" / name).read_bytes() == (here / "straight" / name).read_bytes()
+
+
+def test_a_process_that_is_interrupted_saves_and_resumes(here: Path) -> None:
+    start = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from seqdens.cli import main\n"
+        "main()\n"
+    )
+    arguments = ["run", "handwriting", "--out", "out", "--epochs", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *arguments, *(f"--set={setting}" for setting in LITTLE)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (here / "out" / "trainer.pt").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, (output, errors)
+    assert "Stopped; what is saved goes on with: seqdens run handwriting --resume --out out" in errors
+    assert "Traceback" not in errors
+    done = len(epochs_of(here / "out"))
+    assert torch.load(here / "out" / "trainer.pt", weights_only=True)["progress"]["epoch"] == done
+    resumed = call("run", "handwriting", "--resume", "--out", "out", "--epochs", done + 1)
+    assert resumed.exit_code == 0, resumed.output
+    assert epochs_of(here / "out") == list(range(1, done + 2))
+
+
+class Prices(Dataset):
+    """A data set without ink."""
+
+    columns = (Column("price", "real"), Column("sold", "binary"))
+
+    def __init__(self, root: Path | None = None, *, days: int = 5) -> None:
+        self.days = days
+
+    def sources(self) -> list[Source]:
+        return [Source("all")]
+
+    def read(self, source: Source) -> Any:
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        for number in range(6):
+            points = np.stack([rng.normal(size=self.days), rng.random(self.days) < 0.5], axis=1)
+            yield Record(f"p{number}", points, "train" if number else "valid")
+
+
+def test_data_without_ink_are_sampled_as_numbers(here: Path) -> None:
+    seqdens.register("datasets", "prices", Prices)
+    done = run("--dataset", "prices", "--epochs", 1, "--preset", "quick", "--out", "out", settings=LITTLE[2:])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (here / "out").iterdir()} == set(FILES) - {"samples.svg", "samples.png"}
+    assert "Next: open out/samples.csv" in done.output
+    assert "--out more.csv" in done.output
+
+
+def test_an_experiment_that_is_none_is_named(here: Path) -> None:
+    seqdens.register("experiments", "broken", 3)
+    assert_refused(call("run", "broken"), 1, "the experiment 'broken' is 3, not an Experiment")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["run", "handwritng"], 2, ["'handwritng'", "did you mean 'handwriting'"]),
+        (["run", "handwritng", "--resume"], 2, ["'handwritng'"]),
+        (["run", "handwriting", "--dataset", "mnist"], 2, ["'mnist'", "hershey, iamondb, svc"]),
+        (["run", "handwriting", "--encoder", "gru"], 2, ["'gru'", "stacked-lstm"]),
+        (["run", "handwriting", "--head", "softmax"], 2, ["'softmax'", "gmm-bernoulli"]),
+        (["run", "handwriting", "--preset", "fast"], 2, ["'fast'", "paper, quick"]),
+        (["run", "handwriting", "--set", "training.epoch=3"], 2, ["'epoch'", "did you mean 'epochs'"]),
+        (["run", "handwriting", "--set", "epochs=3"], 2, ["'epochs=3'", "part.option=value"]),
+        (["run", "handwriting", "--set", "training.epochs=soon"], 2, ["'epochs'", "'soon'", "int >= 1"]),
+        (["run", "handwriting", "--set", "training.optimiser=addam"], 2, ["'addam'", "'adam'"]),
+        (["run", "handwriting", "--set", "encoder.hidden_size=0"], 2, ["hidden_size", "at least 1"]),
+        (["run", "handwriting", "--device", "tpu"], 2, ["'tpu'", "auto, "]),
+        (["run", "handwriting", "--epochs", "0"], 2, ["--epochs", "0 is not in the range x>=1"]),
+        (["run", "handwriting", "--epochs", "x"], 2, ["--epochs", "'x' is not a valid integer"]),
+        (["run", "handwriting", "--seed", "-1"], 2, ["--seed"]),
+        (["run", "handwriting", "--seed", str(2**64)], 2, ["'seed'"]),
+        (["run", "handwriting", "--nonsense"], 2, ["--nonsense"]),
+        (["run"], 2, ["EXPERIMENT"]),
+        (["run", "handwriting", "--config", "none.toml"], 1, ["there is no configuration file none.toml"]),
+        (["run", "handwriting", "--config", "broken.toml"], 1, ["broken.toml is no TOML file"]),
+        (["run", "handwriting", "--config", "."], 1, ["is no TOML file"]),
+        (["run", "handwriting", "--config", "other.toml"], 2, ["of experiment 'other', but 'handwriting'"]),
+        (["run", "handwriting", "--config", "unknown.toml"], 2, ["no part is named 'optimizer'"]),
+        (["run", "handwriting", "--dataset", "iamondb"], 2, ["--data DIR"]),
+        (["run", "handwriting", "--dataset", "iamondb", "--data", "nowhere"], 1, ["nowhere"]),
+        (["run", "handwriting", "--dataset", "svc", "--data", "empty"], 1, ["empty"]),
+        (["run", "handwriting", "--data", "empty"], 2, ["empty", "takes no data folder"]),
+        (["run", "handwriting", "--out", "file"], 2, ["file is a file; name a folder"]),
+        (["run", "handwriting", "--out", "file", "--overwrite"], 2, ["file is a file; name a folder"]),
+    ],
+)
+def test_a_silly_argument_is_one_sentence_and_leaves_nothing(
+    here: Path, arguments: list[str], status: int, said: list[str]
+) -> None:
+    (here / "broken.toml").write_text("a = = b")
+    (here / "other.toml").write_text('experiment = "other"')
+    (here / "unknown.toml").write_text("[optimizer]\nname = 1")
+    (here / "empty").mkdir()
+    (here / "file").write_text("content")
+    before = sorted(here.rglob("*"))
+    little = [f"--set={LITTLE[0]}", f"--set={LITTLE[1]}"] if "--dataset" not in arguments else []
+    assert_refused(call(*arguments[:2], *(little if len(arguments) > 1 else []), *arguments[2:]), status, *said)
+    assert sorted(here.rglob("*")) == before
+    assert (here / "file").read_text() == "content"
+
+
+def test_a_folder_below_a_file_is_one_sentence(here: Path) -> None:
+    (here / "file").write_text("content")
+    refused = run("--out", "file/out", "--epochs", 1)
+    assert refused.exit_code in (1, 2)
+    assert_refused(refused, refused.exit_code, "file")
+
+
+def failing_with(error: OSError) -> Callable[..., Any]:
+    def fail(*arguments: Any, **settings: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "out/config.toml"), "Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("something about a disk"), "something about a disk"),
+    ],
+)
+@pytest.mark.parametrize("place", ["mkdir", "write_text", "write_bytes"])
+def test_a_place_that_cannot_be_written_is_one_sentence(
+    here: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: OSError, said: str
+) -> None:
+    run("--epochs", 1, "--out", "first")  # the data are prepared
+    monkeypatch.setattr(Path, place, failing_with(error))
+    refused = run("--epochs", 1, "--out", "out")
+    assert refused.exit_code in (1, 2)
+    assert_refused(refused, refused.exit_code, said)
+
+
+def test_an_error_of_the_system_shows_its_traceback_when_asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--epochs", 1, "--out", "first")
+    monkeypatch.setattr(Path, "mkdir", failing_with(PermissionError(13, "Permission denied", "out")))
+    shown = call("--debug", "run", "handwriting", "--out", "out", *(f"--set={setting}" for setting in LITTLE))
+    assert "Traceback" in shown.stderr
+    assert "Permission denied" in shown.stderr.splitlines()[-1]
+    assert "Traceback" not in run("--out", "out").stderr

@@ -1,0 +1,74 @@
+"""Choosing a device and a precision."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from seqdens.devices import autocast, bf16_is_fast, choose_device
+from seqdens.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call with what the machine shall have."""
+
+    def have(cuda: int = 0, mps: bool = False) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"), [(0, False, "cpu"), (0, True, "mps"), (2, False, "cuda"), (1, True, "cuda")]
+)
+def test_auto_takes_the_fastest_there_is(machine: Any, cuda: int, mps: bool, chosen: str) -> None:
+    machine(cuda, mps)
+    assert choose_device("auto") == torch.device(chosen)
+
+
+def test_a_device_is_taken_by_name(machine: Any) -> None:
+    machine(cuda=2)
+    assert [str(choose_device(name)) for name in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "tpu", "", "cuda:x", "meta", "gpu"])
+def test_a_device_that_is_not_here_is_refused(machine: Any, name: str) -> None:
+    machine()
+    with pytest.raises(UsageError, match=f"device '{name}' is not available; here are: auto, cpu"):
+        choose_device(name)
+
+
+def test_a_device_number_beyond_the_last_is_refused(machine: Any) -> None:
+    machine(cuda=2)
+    with pytest.raises(UsageError, match="device 'cuda:2' is not available; here are: auto, cuda, cpu"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_is_fast_at_bf16_from_ampere_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert bf16_is_fast(torch.device("cuda")) is fast
+
+
+@pytest.mark.parametrize(("capabilities", "fast"), [({"amx_bf16": True}, True), ({"avx2": True}, False), ({}, False)])
+def test_a_cpu_is_fast_at_bf16_with_matrix_units(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert bf16_is_fast(CPU) is fast
+    with autocast(CPU, "auto"):
+        assert torch.is_autocast_enabled("cpu") is fast
+
+
+def test_precision_decides_the_type_of_products() -> None:
+    ones = torch.ones(2, 2)
+    for precision, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):
+        with autocast(CPU, precision):
+            assert (ones @ ones).dtype == dtype

@@ -1,0 +1,93 @@
+"""Stopping between two steps, with real signals."""
+
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from seqdens.training.interrupts import interruptible
+
+pytestmark = pytest.mark.usefixtures("_heed_interrupts")
+
+
+@pytest.fixture
+def terminations() -> Any:
+    """The SIGTERMs that reach the handler of before."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    yield received
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_first_asks_and_the_second_takes_its_usual_course() -> None:
+    with interruptible() as interrupt:
+        assert not interrupt
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_sigterm_asks_too(terminations: list[int]) -> None:
+    with interruptible() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        assert (bool(interrupt), terminations) == (True, [])
+        signal.raise_signal(signal.SIGTERM)
+    assert terminations == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_afterwards_handlers_are_those_of_before(asked: bool) -> None:
+    def handlers() -> list[Any]:
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def work() -> None:
+        with interruptible():
+            assert handlers() != before
+            if asked:
+                signal.raise_signal(signal.SIGINT)
+                assert handlers() == before
+            raise RuntimeError("work failed")
+
+    before = handlers()
+    with pytest.raises(RuntimeError, match="work failed"):
+        work()
+    assert handlers() == before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert not interrupt
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_other_threads_leave_handlers_alone() -> None:
+    outcome: list[Any] = []
+
+    def work() -> None:
+        with interruptible() as interrupt:
+            outcome.extend([signal.getsignal(signal.SIGINT), bool(interrupt)])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert outcome == [signal.default_int_handler, False]
+
+
+def test_sigterm_ends_a_process_after_it_has_finished_its_step() -> None:
+    script = (
+        "import signal\n"
+        "from seqdens.training.interrupts import interruptible\n"
+        "with interruptible() as interrupt:\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    print('step done', bool(interrupt), flush=True)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    print('never')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "step done True\n")

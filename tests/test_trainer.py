@@ -1,0 +1,515 @@
+"""Training: what a step does, when it stops, what it saves, and that a resumed run is the run."""
+
+import csv
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seqdens.batches import collate, evaluation_batches
+from seqdens.errors import DataError, UsageError
+from seqdens.evaluation import Likelihood, evaluate
+from seqdens.model import SequenceModel
+from seqdens.training import trainer as module
+from seqdens.training.run_folder import Run, read_config
+from seqdens.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("_heed_interrupts")
+
+TIMES = ("seconds", "points_per_second")
+BATCHES = 5  # an epoch, of ten records
+
+
+class Listener:
+    """Remembers the events; `act(step)` is called after each step, `finish(epoch)` after each epoch."""
+
+    def __init__(self, act: Callable[[int], Any] = id, finish: Callable[[int], Any] = id) -> None:
+        self.act, self.finish = act, finish
+        self.told: list[tuple[str, int]] = []
+        self.metrics: list[dict[str, float]] = []
+
+    def metrics_logged(self, *, run: Any, step: int, metrics: dict[str, float]) -> None:
+        self.told.append(("step", step))
+        self.metrics.append(metrics)
+        self.act(step)
+
+    def epoch_finished(self, *, run: Any, metrics: dict[str, float]) -> None:
+        self.told.append(("epoch", int(metrics["epoch"])))
+        self.finish(int(metrics["epoch"]))
+
+
+def on(step: int, action: Callable[[], Any]) -> Callable[[int], Any]:
+    return lambda now: action() if now == step else None
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def trainer(**options: Any) -> Trainer:
+    return Trainer(**({"epochs": 4, "batch_size": 2, "device": "cpu", "precision": "float32"} | options))
+
+
+def weights(model: SequenceModel) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    """Nested data of equal tensors and numbers, bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one.keys() - set(TIMES):
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_equal(*pair)
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def timeless_rows(run: Run) -> list[dict[str, str]]:
+    with run.metrics.open(newline="") as file:
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+# Resuming
+
+
+def assert_same_run(one: Run, other: Run, models: tuple[SequenceModel, SequenceModel]) -> None:
+    assert_equal(*(torch.load(run.trainer_state, weights_only=True) for run in (one, other)))
+    assert_equal(*(weights(model) for model in models))
+    assert timeless_rows(one) == timeless_rows(other)
+    assert one.last.read_bytes() == other.last.read_bytes()
+    assert one.best.read_bytes() == other.best.read_bytes()
+
+
+@pytest.mark.parametrize("optimiser", ["graves-rmsprop", "adam"])
+@pytest.mark.parametrize("stop", [1, 8, 10, 19, 20])
+def test_an_interrupted_run_resumes_bit_for_bit(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, optimiser: str, stop: int
+) -> None:
+    data = make()
+    training = trainer(optimiser=optimiser, learning_rate=1e-2, decay=0.6, seed=3)
+    whole, halved = Run(tmp_path / "whole"), Run(tmp_path / "halved")
+    straight = small(data)
+    history = training.fit(straight, data, run=whole)
+    listener = Listener(on(stop, interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(small(data), data, run=halved, events=listener)
+    assert listener.told[-1] == ("step", stop)
+    resumed, again = small(data, seed=99), Listener()
+    assert_equal(training.fit(resumed, data, run=halved, resume=True, events=again), history)
+    assert [what for what in listener.told + again.told if what[0] == "step"] == [("step", n) for n in range(1, 21)]
+    assert_same_run(whole, halved, (straight, resumed))
+
+
+def test_a_finished_run_goes_on_with_more_epochs(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data = make()
+    whole, halved = Run(tmp_path / "whole"), Run(tmp_path / "halved")
+    straight = small(data)
+    trainer(epochs=4).fit(straight, data, run=whole)
+    trainer(epochs=2).fit(small(data), data, run=halved)
+    resumed = small(data, seed=99)
+    trainer(epochs=4).fit(resumed, data, run=halved, resume=True)
+    assert_same_run(whole, halved, (straight, resumed))
+
+
+def test_a_finished_run_has_nothing_left_to_do(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, run = make(), Run(tmp_path)
+    model, again = small(data), small(data, seed=99)
+    history = trainer(epochs=2).fit(model, data, run=run)
+    before = run.trainer_state.read_bytes()
+    listener = Listener()
+    assert trainer(epochs=1).fit(again, data, run=run, resume=True, events=listener) == history
+    assert (listener.told, run.trainer_state.read_bytes()) == ([], before)
+    assert_equal(weights(again), weights(model))
+
+
+def test_resuming_nothing_starts(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path) -> None:
+    data = make()
+    assert len(trainer(epochs=2).fit(small(data), data, run=Run(tmp_path), resume=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"optimiser": "adam"}, "another optimiser"),
+        ({"batch_size": 3}, "another batch size"),
+        ({"seed": 1}, "another seed"),
+    ],
+)
+def test_what_would_make_it_another_run_cannot_be_resumed(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, options: dict[str, Any], what: str
+) -> None:
+    data, run = make(), Run(tmp_path, {"training": {"epochs": 1}})
+    run.start()
+    trainer(epochs=1).fit(small(data), data, run=run)
+    other = Run(tmp_path, {"training": {"epochs": 2}})
+    with pytest.raises(DataError, match=what):
+        trainer(epochs=2, **options).fit(small(data), data, run=other, resume=True)
+    assert read_config(run.config_file) == run.config
+    trainer(epochs=2).fit(small(data), data, run=other, resume=True)
+    assert read_config(run.config_file) == other.config
+
+
+def test_another_data_set_cannot_be_resumed(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, other = make(), make(seed=1)
+    trainer(epochs=1).fit(small(data), data, run=Run(tmp_path))
+    with pytest.raises(DataError, match="another scaling of the data"):
+        trainer(epochs=2).fit(small(other), other, run=Run(tmp_path), resume=True)
+
+
+# Stopping
+
+
+def test_ctrl_c_lets_the_step_finish_and_saves(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, run = make(), Run(tmp_path)
+    model, listener = small(data), Listener(on(7, interrupt))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer().fit(model, data, run=run, events=listener)
+    assert listener.told[-1] == ("step", 7)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(run.trainer_state, weights_only=True)["progress"]["step"] == 7
+    assert_equal(weights(SequenceModel.load(run.last)), weights(model))
+    assert len(run.read_metrics()) == 1
+
+
+def test_a_second_ctrl_c_stops_at_once(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path) -> None:
+    data, run = make(), Run(tmp_path)
+    reached: list[str] = []
+
+    def twice() -> None:
+        interrupt()
+        reached.append("after the first")
+        interrupt()
+        reached.append("after the second")
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer().fit(small(data), data, run=run, events=Listener(on(7, twice)))
+    assert reached == ["after the first"]
+    assert torch.load(run.trainer_state, weights_only=True)["progress"]["step"] == BATCHES
+
+
+def test_ctrl_c_during_validation_resumes_with_validation(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = make(), Run(tmp_path)
+    straight = small(data)
+    history = trainer(epochs=1).fit(straight, data)
+    seen = []
+
+    def interrupting(*arguments: Any) -> Any:
+        for batch in evaluation_batches(*arguments):
+            seen.append(batch)
+            interrupt()
+            yield batch
+
+    monkeypatch.setattr(module, "evaluation_batches", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(epochs=1).fit(small(data), data, run=run)
+    assert len(seen) == 1
+    assert run.read_metrics() == []
+    monkeypatch.setattr(module, "evaluation_batches", evaluation_batches)
+    listener, resumed = Listener(), small(data, seed=99)
+    assert_equal(trainer(epochs=1).fit(resumed, data, run=run, resume=True, events=listener), history)
+    assert listener.told == [("epoch", 1)]
+    assert_equal(weights(resumed), weights(straight))
+
+
+def test_training_works_in_another_thread(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    data, histories = make(), []
+    thread = threading.Thread(target=lambda: histories.append(trainer(epochs=1).fit(small(data), data)))
+    thread.start()
+    thread.join()
+    assert len(histories[0]) == 1
+
+
+def script_validation(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Let validation give these losses, an epoch each."""
+    script = iter(losses)
+    monkeypatch.setattr(module, "evaluate", lambda model, batches: Likelihood(next(script), 1, 1))
+
+
+def test_the_best_weights_are_those_of_the_best_validation(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = make(), Run(tmp_path)
+    model, by_epoch = small(data), {}
+    script_validation(monkeypatch, [3.0, 1.0, 2.0, 1.0])
+    listener = Listener(finish=lambda epoch: by_epoch.setdefault(epoch, weights(model)))
+    trainer().fit(model, data, run=run, events=listener)
+    assert not torch.equal(by_epoch[2][0], by_epoch[4][0])
+    assert_equal(weights(model), by_epoch[2])
+    assert_equal(weights(SequenceModel.load(run.best)), by_epoch[2])
+    assert_equal(weights(SequenceModel.load(run.last)), by_epoch[4])
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "epochs"),
+    [(2, [3.0, 1.0, 2.0, 1.5, 0.0], 4), (1, [3.0, 3.0, 1.0], 2), (3, [3, 4, 4, 2, 4, 4, 4, 1], 7), (0, [1, 2, 3], 3)],
+)
+def test_training_stops_once_patience_is_lost(
+    make: Callable[..., Any],
+    small: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    patience: int,
+    losses: list[float],
+    epochs: int,
+) -> None:
+    data, run = make(), Run(tmp_path)
+    script_validation(monkeypatch, losses)
+    training = trainer(epochs=len(losses), patience=patience)
+    history = training.fit(small(data), data, run=run)
+    assert len(history) == epochs
+    assert len(training.fit(small(data), data, run=run, resume=True)) == epochs
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_keeps_what_was_saved(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, run = make(), Run(tmp_path / "run")
+    model, kept = small(data), {}
+
+    def poison(step: int) -> None:
+        if step == BATCHES + 1:
+            kept.update({path.name: path.read_bytes() for path in run.path.iterdir()})
+            model.head.output.bias.data.fill_(float("nan"))
+
+    with pytest.raises(DataError, match=r"the loss after 6 steps is nan; lower training\.learning_rate"):
+        trainer().fit(model, data, run=run, events=Listener(poison))
+    assert set(kept) == {"best.safetensors", "last.safetensors", "metrics.csv", "trainer.pt"}
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == kept
+    history = trainer().fit(small(data), data, run=run, resume=True)
+    assert len(history) == 4
+
+
+def test_weights_are_never_saved_that_cannot_be_used(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, untested = make(), make(train=2)
+    model = small(data)
+    poison = on(BATCHES, lambda: model.head.output.bias.data.fill_(float("nan")))
+    with pytest.raises(DataError, match="the validation loss after 5 steps is nan"):
+        trainer().fit(model, data, run=Run(tmp_path), events=Listener(poison))
+    model = small(untested)
+    model.head.output.bias.register_hook(lambda gradient: gradient / 0)
+    with pytest.raises(DataError, match=r"the largest gradient after 0 steps is (inf|nan)"):
+        trainer().fit(model, untested, run=Run(tmp_path))
+    with pytest.raises(DataError, match=r"lower training\.learning_rate"):
+        trainer(optimiser="sgd", learning_rate=1e30).fit(small(data), data, run=Run(tmp_path))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+# A step
+
+
+def test_the_gradient_is_the_sum_over_each_record_and_the_mean_over_records(
+    make: Callable[..., Any], small: Callable[..., Any]
+) -> None:
+    data = make(train=3)
+    model, reference = small(data), small(data)
+    for record in range(3):
+        (reference(collate(data, np.array([record]))).nats.sum() / 3).backward()
+    trainer(epochs=1, batch_size=3, optimiser="sgd", learning_rate=1.0).fit(model, data)
+    for mine, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs - theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("decay", "factors"),
+    [(0.0, [1, 1, 1, 1, 1, 1]), (0.5, [1, 1, 1, 1, 2 / 3, 1 / 3]), (1.0, [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])],
+)
+def test_the_learning_rate_falls_to_zero_over_the_share_asked_for(
+    make: Callable[..., Any],
+    small: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    decay: float,
+    factors: list[float],
+) -> None:
+    data, rates = make(train=6), []
+    step = torch.optim.Adam.step
+
+    def recorded(self: Any, *arguments: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    trainer(epochs=2, optimiser="adam", learning_rate=0.5, decay=decay).fit(small(data), data)
+    np.testing.assert_allclose(rates, [0.5 * factor for factor in factors])
+
+
+def test_training_reduces_the_loss(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    data = make(train=8)
+    for optimiser, rate in (("adam", 1e-2), ("graves-rmsprop", 1e-3)):
+        model = small(data)
+        before = evaluate(model, evaluation_batches(data, data.split("train"), 8)).nats
+        history = trainer(epochs=20, optimiser=optimiser, learning_rate=rate).fit(model, data)
+        after = evaluate(model, evaluation_batches(data, data.split("train"), 8)).nats
+        assert after < before - 0.1 * abs(before)
+        assert history[-1]["train_nats_per_point"] < history[0]["train_nats_per_point"]
+
+
+def test_every_epoch_takes_each_record_once_in_an_order_of_its_own(
+    make: Callable[..., Any], small: Callable[..., Any]
+) -> None:
+    data = make(train=10)
+    model, seen = small(data), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs[0].records.tolist()))
+    trainer(epochs=3).fit(model, data)
+    epochs = [tuple(seen[start : start + 10]) for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len(set(epochs)) == 3
+
+
+def test_equal_seeds_train_equally(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    data = make()
+
+    def trained(seed: int) -> list[torch.Tensor]:
+        model = small(data)
+        trainer(epochs=1, seed=seed).fit(model, data)
+        return weights(model)
+
+    assert_equal(trained(1), trained(1))
+    assert not torch.equal(trained(1)[0], trained(2)[0])
+
+
+def test_frozen_weights_stay(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    data = make()
+    model = small(data)
+    frozen = model.head.output.weight.requires_grad_(False)
+    before = frozen.clone()
+    trainer(epochs=1).fit(model, data)
+    assert torch.equal(frozen, before)
+
+
+def test_training_in_bf16_stays_close_to_float32(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    data = make()
+    rough, exact = (
+        trainer(epochs=1, precision=precision).fit(small(data), data)[0] for precision in ("bf16", "float32")
+    )
+    assert rough["valid_nats_per_point"] == pytest.approx(exact["valid_nats_per_point"], abs=0.05)
+    assert rough["valid_nats_per_point"] != exact["valid_nats_per_point"]
+
+
+# What is told
+
+
+def test_events_are_told_in_order(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path) -> None:
+    data, run = make(), Run(tmp_path)
+    saved = []
+    listener = Listener(finish=lambda epoch: saved.append((run.trainer_state.exists(), len(run.read_metrics()))))
+    trainer(epochs=2).fit(small(data), data, run=run, events=listener)
+    steps = [("step", step) for step in range(1, 11)]
+    assert listener.told == [*steps[:5], ("epoch", 1), *steps[5:], ("epoch", 2)]
+    assert saved == [(True, 1), (True, 2)]
+    assert [metrics["epoch"] for metrics in listener.metrics] == [1] * 5 + [2] * 5
+    assert {metrics["steps"] for metrics in listener.metrics} == {10}
+    assert listener.metrics[-1]["seconds_left"] == 0
+    assert all(metrics["seconds_left"] > 0 for metrics in listener.metrics[:-1])
+
+
+def test_metrics_are_complete_and_right(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path) -> None:
+    data, run = make(), Run(tmp_path)
+    model, listener = small(data), Listener()
+    history = trainer(epochs=3).fit(model, data, run=run, events=listener)
+    assert run.read_metrics() == history
+    assert list(history[0]) == [
+        "epoch",
+        "step",
+        "train_nats_per_point",
+        "train_nats_per_record",
+        "valid_nats_per_point",
+        "valid_nats_per_record",
+        "valid_real_nats_per_point",
+        "valid_stroke_end_nats_per_point",
+        "seconds",
+        "points_per_second",
+    ]
+    assert [(row["epoch"], row["step"]) for row in history] == [(1, 5), (2, 10), (3, 15)]
+    points = {split: data.lengths_of(data.split(split)).sum() for split in ("train", "valid")}
+    for row in history:
+        assert row["train_nats_per_point"] * points["train"] == pytest.approx(row["train_nats_per_record"] * 10)
+        parts = row["valid_real_nats_per_point"] + row["valid_stroke_end_nats_per_point"]
+        assert parts == pytest.approx(row["valid_nats_per_point"])
+    best = evaluate(model, evaluation_batches(data, data.split("valid"), 2)).metrics("valid")
+    assert best["valid_nats_per_point"] == pytest.approx(min(row["valid_nats_per_point"] for row in history))
+    first = sum(metrics["train_nats_per_record"] * 2 for metrics in listener.metrics[:BATCHES])
+    assert history[0]["train_nats_per_record"] * 10 == pytest.approx(first)
+    seconds = [row["seconds"] for row in history]
+    assert seconds == sorted(seconds)
+
+
+def test_without_a_validation_split_the_training_loss_decides(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, run = make(train=5), Run(tmp_path)
+    history = trainer(epochs=2, optimiser="adam", learning_rate=1e-2).fit(small(data), data, run=run)
+    assert not any(name.startswith("valid") for name in history[0])
+    state = torch.load(run.trainer_state, weights_only=True)["progress"]
+    assert state["best"] == min(row["train_nats_per_point"] for row in history)
+
+
+def test_without_a_run_nothing_is_written(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make()
+    model = small(data)
+    script_validation(monkeypatch, [1.0, 2.0])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    by_epoch: dict[int, list[torch.Tensor]] = {}
+    listener = Listener(finish=lambda epoch: by_epoch.setdefault(epoch, weights(model)))
+    trainer(epochs=2).fit(model, data, events=listener)
+    assert_equal(weights(model), by_epoch[1])
+    assert not list(Path().iterdir())
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "option 'epochs' of the trainer is 0, but must be int >= 1"),
+        ({"batch_size": 0}, "option 'batch_size' of the trainer is 0"),
+        ({"learning_rate": 0.0}, "option 'learning_rate' of the trainer is 0.0, but must be float > 0"),
+        ({"learning_rate": float("nan")}, "option 'learning_rate'|refuses|lr of"),
+        ({"decay": 1.5}, "option 'decay' of the trainer is 1.5"),
+        ({"patience": -1}, "option 'patience' of the trainer is -1"),
+        ({"seed": -1}, "option 'seed' of the trainer is -1"),
+        ({"seed": 2**64}, "option 'seed' of the trainer is 18446744073709551616"),
+        ({"precision": "fp8"}, "option 'precision' of the trainer is 'fp8', but must be \"auto\" | \"float32\""),
+        ({"device": "tpu"}, "device 'tpu' is not available; here are: auto, "),
+        ({"optimiser": "addam"}, "no optimiser is named 'addam'; did you mean 'adam'"),
+        ({"optimiser": "lbfgs"}, "optimiser 'lbfgs' evaluates the loss several times"),
+    ],
+)
+def test_silly_options_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Trainer(**options)
+
+
+def test_auto_trains_on_what_there_is(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    data = make()
+    automatic = Trainer(epochs=1)
+    model = small(data)
+    assert len(automatic.fit(model, data)) == 1
+    assert model.device.type == automatic.device.type
