@@ -172,7 +172,7 @@ def write(
     """Write offsets (records whose `points` are offsets already) under `path`, replacing it only when complete.
 
     Raises `DataError` where no training record came, or more than the share `max_skipped` was skipped, and
-    `UsageError` for a place that cannot be written; what stood at `path` before then stays.
+    for a place that cannot be written; what stood at `path` before then stays.
     """
     columns = [Column(*column) for column in json.loads(provenance.columns)]
     with replacing(path) as temporary, closing(_Spool(temporary.parent, columns)) as spool:

@@ -90,7 +90,7 @@ def draw(
 
     Lines lie one below the other, squarer ink in a grid; a caption stands above its record. The file appears
     whole or not at all, its folder is made. Raises what `strokes` raises, and `UsageError` for no records,
-    another suffix, captions that do not match, and a place that cannot be written.
+    another suffix or captions that do not match, `DataError` for a place that cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in (".svg", ".png"):

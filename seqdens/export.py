@@ -71,8 +71,8 @@ def save_records(
     """Save records, offsets (T, D) in raw units, in the format that the suffix of `path` names.
 
     `title` and `captions` stand on drawings only. The file appears whole or not at all, its folder is made.
-    Raises `UsageError` for another suffix, no records and a place that cannot be written, `DataError` for
-    records that are not finite or do not fit their columns.
+    Raises `UsageError` for another suffix and no records, `DataError` for a place that cannot be written and
+    for records that are not finite or do not fit their columns.
     """
     path = Path(path)
     suffix = path.suffix.lower()

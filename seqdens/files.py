@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from seqdens.errors import UsageError
+from seqdens.errors import DataError
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path of the same name, to be written; it takes the place of `path` if the block ends without error.
 
     It lies in a new folder beside `path` that is deleted afterwards, with whatever else the block leaves in it;
-    missing folders above `path` are made. Raises `UsageError` naming a place that cannot be written.
+    missing folders above `path` are made. Raises `DataError` naming a place that cannot be written.
     """
     path = Path(path)
     try:
@@ -27,4 +27,4 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
     except OSError as error:
         reason = f"{path.parent} is a file" if isinstance(error, FileExistsError) else error.strerror or error
-        raise UsageError(f"cannot write {str(path)!r}: {reason}; choose another place.") from error
+        raise DataError(f"cannot write {str(path)!r}: {reason}; choose another place.") from error

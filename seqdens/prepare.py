@@ -58,8 +58,8 @@ def prepare(
 
     `verify` compares the contents of the sources and not only names and sizes; `note` is told, in a sentence,
     why a cache is rebuilt and what the data set wants said. Raises `DataError` where more than the share
-    `max_skipped` cannot be read, a reader fails or nothing is there to train on, `UsageError` for a folder that
-    cannot be written; what was prepared before then stays.
+    `max_skipped` cannot be read, a reader fails, nothing is there to train on, or the folder cannot be
+    written; what was prepared before then stays.
     """
     data: Dataset = component.build(Path(root) if root is not None else None)
     sources = data.sources()

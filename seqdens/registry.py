@@ -51,6 +51,8 @@ def _describe_type(annotation: Any) -> str:
         return " | ".join(json.dumps(value) for value in parts)
     if origin in (Union, UnionType):
         return " | ".join(_describe_type(part) for part in parts)
+    if origin is tuple and parts[1:] == (...,):
+        return f"list of ({_describe_type(parts[0])})"
     if annotation is NoneType:
         return "None"
     return annotation.__name__ if isinstance(annotation, type) and not parts else str(annotation)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqdens.errors import DataError, UsageError
+from seqdens.errors import DataError
 from seqdens.training import checkpoints
 from seqdens.training.checkpoints import Progress
 
@@ -170,7 +170,7 @@ def test_a_failing_save_keeps_the_old_state(saved: Any, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises((UsageError, OSError), match="No space left on device"):
+    with pytest.raises(DataError, match="No space left on device"):
         checkpoints.save(path, model, optimiser, Progress(), IDENTITY)
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == ["trainer.pt"]

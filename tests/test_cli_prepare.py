@@ -175,8 +175,8 @@ def test_of_many_skipped_a_few_are_shown(prepare, monkeypatch, tmp_path):
         (["iamondb", "--set", "root=5"], 1, "5 is not a folder"),
         (["iamondb", "--data", "empty"], 1, "empty holds no folder lineStrokes"),
         (["svc", "--data", "empty"], 1, "empty holds no"),
-        (["hershey", "--set", "lines=3", "--cache", "file"], 2, "file is a file; choose another place."),
-        (["hershey", "--set", "lines=3", "--cache", "file/below"], 2, "Not a directory; choose another place."),
+        (["hershey", "--set", "lines=3", "--cache", "file"], 1, "file is a file; choose another place."),
+        (["hershey", "--set", "lines=3", "--cache", "file/below"], 1, "Not a directory; choose another place."),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(prepare, tmp_path, monkeypatch, arguments, status, message):

@@ -81,7 +81,7 @@ def test_data_without_ink_are_saved_as_numbers(run: Path, make: Callable[..., An
         (["run", "--seed", str(2**70)], 2, "seed is 1180591620717411303424"),
         (["run", "--out", "lines.gif"], 2, "its suffix is '.gif', but must be one of .svg, .png, .npz, .csv, .json"),
         (["run", "--out", "lines"], 2, "its suffix is ''"),
-        (["run", "--out", "run/best.safetensors/lines.svg"], 2, "lines.svg"),
+        (["run", "--out", "run/best.safetensors/lines.svg"], 1, "lines.svg"),
         (["run", "--prime", "none.npz"], 1, "cannot load 'none.npz': No such file"),
         (["run", "--prime", "prime.txt"], 2, "its suffix is '.txt'"),
         (["run", "--prime", "broken.npz"], 1, "cannot load 'broken.npz'"),

@@ -230,7 +230,7 @@ def test_the_folder_is_made(tmp_path):
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, suffix):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UsageError, match=r"cannot write .*page"):
+    with pytest.raises(DataError, match=r"cannot write .*page"):
         draw([line(9, 1)], tmp_path / "file" / f"page{suffix}")
     assert (tmp_path / "file").read_text() == "kept"
 
@@ -243,7 +243,7 @@ def test_a_failure_while_moving_keeps_what_was_there(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(UsageError, match=r"cannot write .*page\.svg.*Permission denied"):
+    with pytest.raises(DataError, match=r"cannot write .*page\.svg.*Permission denied"):
         draw([line(1, 9)], path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["page.svg"]

@@ -132,7 +132,7 @@ def test_a_failure_while_writing_keeps_what_was_there(tmp_path, suffix, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(UsageError, match=r"cannot write .*ink.*No space left"):
+    with pytest.raises(DataError, match=r"cannot write .*ink.*No space left"):
         save_records([RECORD[:1]], path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]

@@ -1,7 +1,9 @@
 """From a data set to its cache: where it lies, when it is rebuilt, what is skipped, and what a failure leaves."""
 
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +34,8 @@ class Odd(Exception):
 def read_or_fail(path):
     """The numbers in a file, or what its text says should happen."""
     text = path.read_text()
+    if text.startswith("refuse"):
+        raise UsageError("choose other numbers")
     if text.startswith("raise"):
         raise Odd("it is odd", 2)
     if text.startswith("interrupt"):
@@ -263,19 +267,27 @@ def test_processes_read_only_a_little_ahead(root, tmp_path):
     for index in range(30):
         (root / f"u{index:02}.txt").write_text("1 2 3")
 
-    def stop_early(done, total):
-        if done == 1:
-            raise ZeroDivisionError
+    def read():
+        return len(list(root.glob("*.read")))
 
-    with pytest.raises(ZeroDivisionError):
-        prepare(numbers(), root, folder=tmp_path / "cache", workers=2, progress=stop_early)
-    assert 1 <= len(list(root.glob("*.read"))) <= 2 * AHEAD + 2 < 44
+    def stop_once_no_more_is_read(done, total):
+        seen = None
+        while done and seen != read():
+            seen = read()
+            time.sleep(0.3)
+        assert not done
+
+    with pytest.raises(AssertionError):
+        prepare(numbers(), root, folder=tmp_path / "cache", workers=2, progress=stop_once_no_more_is_read)
+    assert 1 <= read() <= 2 * AHEAD + 1 < 44
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
+        ("refuse", UsageError, "^choose other numbers$"),
         ("raise", DataError, "Numbers failed to read 't03': Odd: it is odd"),
         ("interrupt", KeyboardInterrupt, None),
         ("broken", DataError, r"1 of 14 items of numbers could not be read, .* 5.0% .* first: .*t03.txt: invalid"),
@@ -461,9 +473,13 @@ def test_an_interrupt_ends_all_processes_quietly(tmp_path):
         start_new_session=True,
     )
     with process:
-        while len(list(tmp_path.glob("*.reading"))) < 2 and process.poll() is None:
-            time.sleep(0.02)
-        os.killpg(process.pid, 2)
-        _, errors = process.communicate(timeout=60)
+        try:
+            while len(list(tmp_path.glob("*.reading"))) < 2 and process.poll() is None:
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, errors) == (130, "Interrupted.\n")
     assert os.listdir(tmp_path / "cache") == []

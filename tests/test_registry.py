@@ -80,7 +80,7 @@ def test_options_are_the_keyword_only_arguments_in_order() -> None:
         ("strokes", "int >= 1"),
         ("tip", '"round" | "flat"'),
         ("paper", "Path | None"),
-        ("dashes", "tuple[int, ...]"),
+        ("dashes", "list of (int)"),
     ],
 )
 def test_types_read_as_a_user_would_write_them(name: str, text: str) -> None:

@@ -30,7 +30,7 @@ HANDWRITING = Experiment(
                 "epochs": 30,
                 "optimiser": "graves-rmsprop",
                 "learning_rate": 1e-4,
-                "batch_size": 16,
+                "batch_size": 32,
             },
             "sampling": {"steps": 700},
         },
