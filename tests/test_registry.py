@@ -107,7 +107,7 @@ def test_a_float_option_takes_every_number(value: float) -> None:
         ("strokes", 0, "int >= 1"),
         ("tip", "square", '"round" | "flat"'),
         ("paper", 4, "Path | None"),
-        ("dashes", [1, "2"], r"tuple\[int, ...\]"),
+        ("dashes", [1, "2"], "list of .int."),
         ("wet", 1, "bool"),
     ],
 )
