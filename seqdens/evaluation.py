@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from seqdens.batches import Batch
-from seqdens.model import Loss, SequenceModel, evaluating
+from seqdens.model import Loss, SequenceModel
+from seqdens.sampling import evaluating
 
 
 @dataclass

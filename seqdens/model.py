@@ -6,17 +6,12 @@ B records, T steps, D columns of a point, R of them real, F inputs of a step. "R
 
 from __future__ import annotations
 
-import json
-import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -26,14 +21,10 @@ from seqdens.cache import Prepared
 from seqdens.datasets.base import Column
 from seqdens.encoders.base import Encoder
 from seqdens.errors import DataError, UsageError
-from seqdens.files import replacing
 from seqdens.heads.base import Head
 from seqdens.registry import Component, one_line
-
-FORMAT = "seqdens-model"
-FORMAT_VERSION = 1
-LARGEST_SEED = 2**63 - 1
-LARGEST_BIAS = 1e6  # far beyond the last effect, and well before logits overflow
+from seqdens.sampling import check_arguments, check_prime, draw_points
+from seqdens.weights import read_weights, write_weights
 
 Units = Literal["normalised", "raw"]
 
@@ -163,57 +154,13 @@ class SequenceModel(nn.Module):
         `prime` (T, D) are raw offsets taken as read first; `bias` >= 0 trades variety for neatness. A draw is
         a function of (seed, record, step): its neighbours do not change it. Raises `UsageError`.
         """
-        _check_sampling(count, steps, bias, seed)
-        primer = None if prime is None else self._primer(prime)
-        return self._stream(count, steps, primer, bias, secrets.randbits(32) if seed is None else seed)
-
-    @torch.inference_mode()
-    def _stream(self, count: int, steps: int, primer: Tensor | None, bias: float, seed: int) -> Iterator[np.ndarray]:
-        with evaluating(self):
-            yield from self._points(count, steps, primer, bias, Noise(seed, count, self.head.noise_size))
-
-    def _points(self, count: int, steps: int, primer: Tensor | None, bias: float, noise: Noise) -> Iterator[np.ndarray]:
-        ends = [i for i, column in enumerate(self.columns) if column.role == "sequence_end"]
-        ones = torch.ones(count, dtype=torch.long, device=self.device)
-        state = self.encoder.start(count)
-        step_input = self.shift.new_zeros(count, 1, self.input_size)
-        if primer is not None:
-            read = self.inputs(self.normalise(primer)).expand(count, -1, -1)
-            history = torch.cat([step_input, read[:, :-1]], dim=1)
-            state = self.encoder(history, ones * history.shape[1], state).state
-            step_input = read[:, -1:]
-        ended = torch.zeros(count, dtype=torch.bool, device=self.device)
-        for _ in range(steps):
-            features, state, _ = self.encoder(step_input, ones, state)
-            uniform = torch.from_numpy(noise.draw()).to(self.device).unsqueeze(1)
-            point = self.head(features).sample(uniform, bias)
-            raw = point[:, 0] * self.scale + self.shift
-            yield raw.masked_fill(ended.unsqueeze(1), torch.nan).cpu().numpy()
-            ended |= (raw[:, ends] > 0.5).any(dim=1) | self.encoder.finished(state, None)
-            if ended.all():
-                return
-            step_input = self.inputs(point)
-
-    def _primer(self, prime: np.ndarray) -> Tensor:
-        """The raw offsets (1, T, D) of `prime` (T, D), checked."""
-        points = np.asarray(prime)
-        fits = points.ndim == 2 and points.shape[1] == len(self.columns) and len(points) > 0
-        if not fits or points.dtype.kind not in "biuf":
-            names = ", ".join(column.name for column in self.columns)
-            wanted = f"numbers (T, {len(self.columns)}), T at least 1: {names}"
-            raise UsageError(f"prime is {points.dtype} {points.shape}, but must be {wanted}.")
-        for column, values in zip(self.columns, points.T, strict=True):
-            size = {"binary": 2, "category": column.size}.get(column.kind)
-            if np.isinf(values).any() if size is None else not np.isin(values, np.arange(size)).all():
-                wanted = "finite" if size is None else f"whole numbers from 0 to {size - 1}"
-                raise UsageError(f"column {column.name!r} of prime must hold {wanted}.")
-        return torch.as_tensor(points.astype(np.float32), device=self.device).unsqueeze(0)
+        check_arguments(count, steps, bias, seed)
+        primer = None if prime is None else check_prime(self, prime)
+        return draw_points(self, count, steps, primer, bias, secrets.randbits(32) if seed is None else seed)
 
     def save(self, path: str | Path) -> None:
         """Write weights and all that is needed to build the model again (safetensors: nothing in it can run)."""
         described = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
             "columns": self.columns,
             "mean": self.mean,
             "std": self.std,
@@ -225,8 +172,7 @@ class SequenceModel(nn.Module):
         }
         contiguous = torch.contiguous_format  # copies: safetensors refuses weights that share memory
         weights = {name: value.cpu().clone(memory_format=contiguous) for name, value in self.state_dict().items()}
-        with replacing(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save(weights, {"seqdens": json.dumps(described)}))
+        write_weights(Path(path), described, weights)
 
     @classmethod
     def load(cls, path: str | Path) -> SequenceModel:
@@ -237,7 +183,7 @@ class SequenceModel(nn.Module):
         path = Path(path)
         if path.is_dir():
             path = path / "best.safetensors"
-        described, weights = _read_weights(path)
+        described, weights = read_weights(path)
         try:
             model = cls(
                 described["columns"],
@@ -252,66 +198,6 @@ class SequenceModel(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
             raise DataError(f"{path} does not hold the model that it describes ({one_line(error)}).") from None
         return model
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-class Noise:
-    """Uniform numbers in [0, 1) that depend on (seed, record, step) alone; `draw` gives (records, size) a step."""
-
-    BLOCK = 64  # steps drawn at a time
-
-    def __init__(self, seed: int, records: int, size: int) -> None:
-        keys = np.array([(seed, record) for record in range(records)], np.uint64)
-        self._generators = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
-        self._size = size
-        self._blocks = self._draw_blocks()
-
-    def _draw_blocks(self) -> Iterator[np.ndarray]:
-        while True:
-            block = [generator.random((self.BLOCK, self._size), np.float32) for generator in self._generators]
-            yield from np.stack(block, axis=1)
-
-    def draw(self) -> np.ndarray:
-        return next(self._blocks)
-
-
-def _check_sampling(count: int, steps: int, bias: float, seed: int | None) -> None:
-    for name, value, least, most in (
-        ("count", count, 1, math.inf),
-        ("steps", steps, 1, math.inf),
-        ("bias", bias, 0, LARGEST_BIAS),
-        ("seed", seed or 0, 0, LARGEST_SEED),
-    ):
-        if not least <= value <= most:
-            limit = f" and at most {most}" if most < math.inf else ""
-            raise UsageError(f"{name} is {value}, but must be at least {least}{limit}.")
-
-
-def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            described = json.loads((file.metadata() or {})["seqdens"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError:
-        raise DataError(f"there are no weights at {path}; a run writes best.safetensors into its folder.") from None
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path} is no seqdens model ({type(error).__name__}: {error}).") from None
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise DataError(f"{path} is no seqdens model: its description has no format {FORMAT!r}.")
-    if described.get("version") != FORMAT_VERSION:
-        raise DataError(f"{path} has model format {described.get('version')}, this seqdens reads {FORMAT_VERSION}.")
-    return described, weights
 
 
 def _component(path: Path, part: str, described: dict[str, Any]) -> Component:

@@ -87,3 +87,9 @@ def small() -> Callable[..., Any]:
         return seqdens.SequenceModel.for_data(data, encoder, seqdens.head("gmm-bernoulli", components=2))
 
     return model
+
+
+@pytest.fixture
+def model(make: Callable[..., Any], small: Callable[..., Any]) -> Any:
+    """An untrained model of ink, with few weights."""
+    return small(make())

@@ -1,0 +1,219 @@
+"""Drawing from a model: what a draw depends on, where records end, primes, and what is refused."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
+from seqdens.errors import UsageError
+from seqdens.model import SequenceModel
+from seqdens.sampling import Noise
+
+
+@pytest.fixture
+def signer(make: Callable[..., Any], small: Callable[..., Any]) -> SequenceModel:
+    """A model of records that end by themselves, about every fifth point."""
+    model = small(make((X, Y, STROKE_END, SEQUENCE_END)))
+    with torch.no_grad():
+        model.head.output.bias[-1] = -1.4
+    return model
+
+
+def assert_alike(some: list[np.ndarray], others: list[np.ndarray]) -> None:
+    assert len(some) == len(others)
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_a_record_is_drawn_alike_in_any_company(model: SequenceModel, signer: SequenceModel) -> None:
+    for each in (model, signer):
+        eight = each.sample(8, steps=80, seed=5)
+        assert_alike(each.sample(1, steps=80, seed=5), eight[:1])
+        assert_alike(each.sample(3, steps=80, seed=5), eight[:3])
+        assert not np.allclose(eight[0][:1], eight[1][:1])
+
+
+def test_samples_have_the_stated_shape_and_units(model: SequenceModel) -> None:
+    records = model.sample(3, steps=70, seed=0)
+    assert [(record.shape, record.dtype) for record in records] == [((70, 3), np.float32)] * 3
+    assert set(np.unique([record[:, 2] for record in records])) == {0, 1}
+
+
+def test_fewer_steps_draw_the_beginning(model: SequenceModel) -> None:
+    assert_alike([model.sample(1, steps=130, seed=5)[0][:10]], model.sample(1, steps=10, seed=5))
+
+
+def test_streaming_gives_the_points_of_sample(signer: SequenceModel) -> None:
+    streamed = np.stack(list(signer.stream(4, steps=40, seed=2)), axis=1)
+    assert streamed.shape[0] == 4
+    for record, drawn in zip(streamed, signer.sample(4, steps=40, seed=2), strict=True):
+        np.testing.assert_array_equal(record[: len(drawn)], drawn)
+        assert np.isnan(record[len(drawn) :]).all()
+
+
+def test_a_seed_repeats_and_none_varies(model: SequenceModel) -> None:
+    def draw(seed: int | None) -> np.ndarray:
+        return model.sample(1, steps=3, seed=seed)[0]
+
+    np.testing.assert_array_equal(draw(7), draw(7))
+    drawn = [draw(seed) for seed in (7, 8, 2**63 - 1, 2**63 - 2, None, None)]
+    assert len({record.tobytes() for record in drawn}) == 6
+
+
+def test_each_seed_record_and_step_has_its_own_noise() -> None:
+    def noise(seed: int, steps: int = 70) -> np.ndarray:
+        source = Noise(seed, 3, 2)
+        return np.stack([source.draw() for _ in range(steps)])
+
+    drawn = np.stack([noise(seed) for seed in (0, 1, 2**62)])
+    assert drawn.shape == (3, 70, 3, 2)
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    assert len(np.unique(drawn)) > 0.99 * drawn.size
+    assert abs(drawn.mean() - 0.5) < 0.04
+
+
+def test_a_sequence_end_stops_its_record_alone(signer: SequenceModel) -> None:
+    records = signer.sample(8, steps=200, seed=1)
+    assert len({len(record) for record in records}) > 2
+    for record in records:
+        assert record[-1, 3] == 1
+        assert not record[:-1, 3].any()
+    assert len(list(signer.stream(8, steps=200, seed=1))) == max(map(len, records))
+
+
+def test_an_encoder_that_has_finished_stops_its_record_alone(
+    model: SequenceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(100))
+
+    def finished(state: Any, context: Any) -> torch.Tensor:
+        return torch.tensor([next(steps) >= 4, False])
+
+    whole = model.sample(2, steps=9, seed=0)
+    monkeypatch.setattr(model.encoder, "finished", finished)
+    assert_alike(model.sample(2, steps=9, seed=0), [whole[0][:5], whole[1]])
+
+
+def test_a_prime_is_read_first(model: SequenceModel) -> None:
+    prime = np.array([[10, -3, 0], [4, 40, 1], [-7, 0.5, 0]])
+    state, seen, noise = model.encoder.start(2), torch.zeros(2, 1, 3), Noise(9, 2, model.head.noise_size)
+    expected = []
+    with torch.no_grad():
+        for t in range(3 + 6):
+            features, state, _ = model.encoder(seen, torch.ones(2, dtype=torch.long), state)
+            if t < 3:
+                seen = model.normalise(torch.tensor(prime[t], dtype=torch.float32)).expand(2, 1, 3)
+            else:
+                seen = model.head(features).sample(torch.from_numpy(noise.draw()).unsqueeze(1))
+                expected.append((seen * model.scale + model.shift)[:, 0].numpy())
+            if t == 2:
+                features, state, _ = model.encoder(seen, torch.ones(2, dtype=torch.long), state)
+                seen = model.head(features).sample(torch.from_numpy(noise.draw()).unsqueeze(1))
+                expected.append((seen * model.scale + model.shift)[:, 0].numpy())
+    drawn = model.sample(2, steps=7, prime=prime, seed=9)
+    assert_alike(drawn, list(np.stack(expected, axis=1)))
+    assert not np.allclose(drawn[0], model.sample(1, steps=7, seed=9)[0])
+    assert_alike(
+        model.sample(2, steps=7, prime=prime.astype(int), seed=9),
+        model.sample(2, steps=7, prime=prime.astype(int).astype(float), seed=9),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": 0}, "count is 0, but must be at least 1"),
+        ({"count": -2}, "count is -2"),
+        ({"steps": 0}, "steps is 0"),
+        ({"bias": -0.1}, "bias is -0.1, but must be at least 0"),
+        ({"bias": math.nan}, "bias is nan"),
+        ({"bias": math.inf}, "bias is inf, but must be at least 0 and at most"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808, but must be at least 0 and at most"),
+        ({"prime": np.zeros((4, 2))}, r"prime is float64 \(4, 2\), but must be numbers \(T, 3\).*x, y, stroke_end"),
+        ({"prime": np.zeros((0, 3))}, r"T at least 1"),
+        ({"prime": np.zeros(3)}, r"prime is float64 \(3,\)"),
+        ({"prime": np.array([["a", "b", "c"]])}, "prime is <U1"),
+        ({"prime": np.array([[0, np.inf, 0]])}, "column 'y' of prime must hold finite"),
+        ({"prime": np.array([[0, 0, 0.5]])}, "column 'stroke_end' of prime must hold whole numbers from 0 to 1"),
+    ],
+)
+def test_silly_arguments_are_refused(model: SequenceModel, arguments: dict[str, Any], message: str) -> None:
+    for draw in (model.sample, model.stream):
+        with pytest.raises(UsageError, match=message):
+            draw(**arguments)
+
+
+def test_a_prime_of_unknown_categories_is_refused(model: SequenceModel) -> None:
+    model.columns = (*model.columns[:2], Column("token", "category", 3))
+    with pytest.raises(UsageError, match="column 'token' of prime must hold whole numbers from 0 to 2"):
+        model.sample(prime=np.array([[0, 0, 3]]))
+
+
+def test_sampling_leaves_modes_and_random_numbers_as_they_were(model: SequenceModel) -> None:
+    for training in (True, False):
+        model.train(training)
+        model.head.train(not training)
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+        model.sample(2, steps=3)
+        stream = model.stream(2, steps=3)
+        next(stream)
+        stream.close()
+        assert (model.training, model.encoder.training, model.head.training) == (training, training, not training)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_sampling_is_in_evaluation_mode(model: SequenceModel) -> None:
+    model.encoder.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    modes: list[bool] = []
+    model.train().sample(1, steps=2, prime=np.zeros((2, 3)))
+    assert modes == [False, False, False]
+
+
+def constant(model: SequenceModel) -> Any:
+    """The model's distribution once its features count for nothing."""
+    with torch.no_grad():
+        model.head.output.weight.zero_()
+        return model.head(torch.zeros(1, 1, model.head.input_size))
+
+
+def test_samples_have_the_moments_of_the_head(model: SequenceModel) -> None:
+    torch.manual_seed(2)
+    with torch.no_grad():
+        model.head.output.bias.normal_(0, 0.7)
+    distribution = constant(model)
+    drawn = np.concatenate(model.sample(200, steps=100, seed=0)).astype(np.float64)
+    weights, means, sigmas = (
+        part[0, 0].double().numpy() for part in (distribution.weights, distribution.means, distribution.sigmas)
+    )
+    mean = means @ weights
+    std = np.sqrt((sigmas**2 + means**2) @ weights - mean**2)
+    end = distribution.mean()[0, 0, 2].item()
+    np.testing.assert_allclose(distribution.mean()[0, 0, :2], mean, rtol=1e-5)
+    error = 5 / np.sqrt(len(drawn))
+    normalised = (drawn[:, :2] - model.mean) / model.std
+    np.testing.assert_allclose(normalised.mean(0), mean, atol=error * std.max())
+    np.testing.assert_allclose(normalised.std(0), std, rtol=2 * error)
+    assert abs(drawn[:, 2].mean() - end) < error / 2
+
+
+def test_a_large_bias_draws_the_heaviest_mean(model: SequenceModel) -> None:
+    with torch.no_grad():
+        model.head.output.bias[0] = 0.5
+    distribution = constant(model)
+    expected = distribution.heaviest_mean()[0, 0, :2] * model.scale[:2] + model.shift[:2]
+    for bias in (60.0, 1e6):
+        drawn = model.sample(2, steps=4, bias=bias, seed=0)
+        np.testing.assert_allclose(np.concatenate(drawn)[:, :2], expected.expand(8, 2), rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_in_float64_draws_the_same(model: SequenceModel) -> None:
+    single = model.sample(2, steps=5, prime=np.ones((2, 3)), seed=0)
+    assert_alike(model.double().sample(2, steps=5, prime=np.ones((2, 3)), seed=0), single)
