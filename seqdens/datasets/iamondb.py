@@ -14,7 +14,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from math import hypot
 from pathlib import Path
@@ -54,13 +53,6 @@ PARSER = etree.XMLParser(
 STROKES = etree.XPath("/*/StrokeSet/Stroke")
 X_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@x", smart_strings=False)
 Y_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@y", smart_strings=False)
-
-
-@dataclass(frozen=True)
-class UnlistedForm(Source):
-    """A form that is in none of the official lists: its `lines` are reported, not read."""
-
-    lines: tuple[Path, ...] = ()
 
 
 class IamOnDB(Dataset):
@@ -120,21 +112,13 @@ class IamOnDB(Dataset):
         texts = {path.stem: path for path in files_below(self.root / "ascii", ".txt")}
         folder = self._lists_folder()
         split_of = self._hashed(forms) if folder is None else self._listed(folder, forms)
-        sources: list[Source] = []
-        for form in sorted(forms):
-            if form in split_of:
-                paths = (*forms[form], *([texts[form]] if form in texts else []))
-                sources.append(Source(form, paths, split_of[form]))
-            else:
-                sources.append(UnlistedForm(form, lines=tuple(forms[form])))
-        return sources
+        return [
+            Source(form, (*forms[form], *([texts[form]] if form in texts else [])), split_of[form])
+            for form in sorted(forms.keys() & split_of.keys())
+        ]
 
     def read(self, source: Source) -> Iterator[Record | Skipped]:
         """The lines of one form; one that cannot be read is skipped, a bad transcription costs only the text."""
-        if isinstance(source, UnlistedForm):
-            reason = f"{source.name} is in no official list: line files left out: {len(source.lines)}"
-            yield Skipped(str(source.lines[0].parent), reason)
-            return
         lines = [path for path in source.paths if path.suffix == ".xml"]
         texts = [""] * len(lines)
         try:
@@ -189,6 +173,9 @@ class IamOnDB(Dataset):
         self.notes = (f"split by the lists in {folder}, protocol {self.protocol!r}",)
         if missing := len(split_of.keys() - forms.keys()):
             self.notes += (f"{missing} forms of the lists are not in {self.root}",)
+        if unlisted := sorted(forms.keys() - split_of.keys()):
+            lines = sum(len(forms[form]) for form in unlisted)
+            self.notes += (f"left out, since in none of the lists: {lines} lines of {', '.join(unlisted)}",)
         return split_of
 
     def _hashed(self, forms: dict[str, list[Path]]) -> dict[str, Split]:
