@@ -1,7 +1,9 @@
 """The run events that a plugin can listen to.
 
 A listener is a module, a class or an object whose functions are marked with `seqdens.hookimpl` and named as
-below; each takes, by name, as many of the arguments as it wants. What it returns is ignored.
+below; each takes, by name, as many of the arguments as it wants. What it returns is ignored. A package names
+its listener in its entry point group `seqdens.hooks`. `run` is a `training.run_folder.Run`: its `path`, and its
+`config`, the nested tables of `config.toml`.
 """
 
 from pathlib import Path

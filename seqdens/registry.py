@@ -52,7 +52,7 @@ def _describe_type(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " | ".join(_describe_type(part) for part in parts)
     if origin is tuple and parts[1:] == (...,):
-        return f"list of ({_describe_type(parts[0])})"
+        return f"[{_describe_type(parts[0])}, ...]"
     if annotation is NoneType:
         return "None"
     return annotation.__name__ if isinstance(annotation, type) and not parts else str(annotation)
@@ -149,8 +149,19 @@ class Component:
     provider: Provider = field(compare=False, repr=False)
 
     def build(self, *wired: Any) -> Any:
-        """The object, constructed with what the core wires in (positional) and the options."""
-        return self.provider.load()(*wired, **self.options)
+        """The object, constructed with what the core wires in (positional) and the options.
+
+        Raises `SeqdensError` where the constructor does not take these.
+        """
+        factory = self.provider.load()
+        try:
+            inspect.signature(factory).bind(*wired, **self.options)
+        except TypeError as error:
+            raise SeqdensError(
+                f"{self.name!r} of {self.kind} ({self.provider.owner}) has a constructor that does not take what the "
+                f"core gives it: {error}; its base class says what that is."
+            ) from error
+        return factory(*wired, **self.options)
 
     def describe(self) -> dict[str, Any]:
         """The component as plain data, every option with its value, as `config.toml` holds it."""

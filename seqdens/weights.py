@@ -35,7 +35,9 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             described = json.loads((file.metadata() or {})["seqdens"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
-        raise DataError(f"there are no weights at {path}; a run writes best.safetensors into its folder.") from None
+        raise DataError(
+            f"there are no weights at {path}; a run writes best.safetensors and last.safetensors into its folder."
+        ) from None
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(f"{path} is no seqdens model ({type(error).__name__}: {error}).") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:

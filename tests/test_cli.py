@@ -260,3 +260,8 @@ def test_check_reports_all_that_fails(use: Use) -> None:
     ]:
         assert f"Warning: {reason}" in checked.stderr
     assert [line.split()[-1] for line in checked.stdout.splitlines() if " nested " in line] == ["ok"]
+
+
+@pytest.mark.parametrize(("name", "option"), [("training", "learning_rate"), ("sampling", "bias")])
+def test_the_options_of_a_run_are_shown(name: str, option: str) -> None:
+    assert option in call("show", name).output

@@ -1,5 +1,6 @@
 """`seqdens sample`: drawing from a trained model, into every format."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,21 @@ def run(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, mon
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".npz", ".csv", ".json"])
 def test_every_format_is_written(run: Path, suffix: str) -> None:
-    done = sample(run, "-n", 2, "--steps", 5, "--out", f"new/lines{suffix}")
-    assert (done.exit_code, done.output) == (0, f"2 records, 10 points, drawn to new/lines{suffix}\n")
+    done = sample(run, "-n", 2, "--steps", 5, "--seed", 4, "--out", f"new/lines{suffix}")
+    assert (done.exit_code, done.output) == (0, f"new/lines{suffix}: records 2, points 10, seed 4\n")
     assert Path(f"new/lines{suffix}").stat().st_size > 0
     if suffix == ".svg":
         assert "made (synthetic), bias 0" in Path("new/lines.svg").read_text()
 
 
 def test_by_default_eight_lines_are_drawn(run: Path) -> None:
-    assert sample(run).output == "8 records, 5,600 points, drawn to samples.svg\n"
+    assert re.fullmatch(r"samples\.svg: records 8, points 5,600, seed \d+\n", sample(run).output)
+
+
+def test_the_seed_that_is_said_draws_the_same_again(run: Path) -> None:
+    said = sample(run, "--steps", 5, "--out", "first.csv").output.rpartition(" ")[2]
+    sample(run, "--steps", 5, "--seed", int(said), "--out", "again.csv")
+    assert Path("first.csv").read_bytes() == Path("again.csv").read_bytes()
 
 
 def test_the_command_draws_what_the_library_draws(run: Path) -> None:

@@ -80,7 +80,7 @@ def test_options_are_the_keyword_only_arguments_in_order() -> None:
         ("strokes", "int >= 1"),
         ("tip", '"round" | "flat"'),
         ("paper", "Path | None"),
-        ("dashes", "list of (int)"),
+        ("dashes", "[int, ...]"),
     ],
 )
 def test_types_read_as_a_user_would_write_them(name: str, text: str) -> None:
@@ -107,7 +107,7 @@ def test_a_float_option_takes_every_number(value: float) -> None:
         ("strokes", 0, "int >= 1"),
         ("tip", "square", '"round" | "flat"'),
         ("paper", 4, "Path | None"),
-        ("dashes", [1, "2"], "list of .int."),
+        ("dashes", [1, "2"], r"\[int, ...\]"),
         ("wet", 1, "bool"),
     ],
 )
@@ -158,3 +158,8 @@ def test_a_component_is_equal_by_value_builds_and_describes_every_option() -> No
     built = quill.build("blue")
     assert (built.ink, built.width) == ("blue", 2.0)
     assert quill.describe() | {"name": "quill", "width": 2.0, "strokes": 2} == quill.describe()
+
+
+def test_a_constructor_that_does_not_take_what_is_wired_in_is_named() -> None:
+    with pytest.raises(SeqdensError, match=r"'quill' of pens \(.*\) has a constructor that does not take .*too many"):
+        PENS.component("quill", {}).build(*range(9))

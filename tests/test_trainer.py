@@ -132,9 +132,20 @@ def test_a_finished_run_has_nothing_left_to_do(
     history = trainer(epochs=2).fit(model, data, run=run)
     before = run.trainer_state.read_bytes()
     listener = Listener()
-    assert trainer(epochs=1).fit(again, data, run=run, resume=True, events=listener) == history
+    assert trainer(epochs=2).fit(again, data, run=run, resume=True, events=listener) == history
     assert (listener.told, run.trainer_state.read_bytes()) == ([], before)
     assert_equal(weights(again), weights(model))
+
+
+def test_fewer_epochs_than_are_done_are_refused(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, run = make(), Run(tmp_path)
+    trainer(epochs=2).fit(small(data), data, run=run)
+    before = run.trainer_state.read_bytes()
+    with pytest.raises(UsageError, match=r"is trained for 2 epochs already; training\.epochs is 1"):
+        trainer(epochs=1).fit(small(data), data, run=run, resume=True)
+    assert run.trainer_state.read_bytes() == before
 
 
 def test_resuming_nothing_starts(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ class TrainingDisplay:
         self.said = -math.inf
 
     @hookimpl
+    def run_started(self, run: Any) -> None:
+        epochs = run.config["training"]["epochs"]
+        self.say(f"Training to epoch {epochs} in {run.path} (Ctrl-C saves, --resume continues)")
+
+    @hookimpl
     def metrics_logged(self, run: Any, step: int, metrics: dict[str, float]) -> None:
         if self.task is None:
             self.task = self.bar.add_task("", epoch=metrics["epoch"])

@@ -10,9 +10,12 @@ from seqdens.components import registry
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(KINDS), required=False)
+@click.argument("kind", type=click.Choice(KINDS), required=False, metavar="[KIND]")
 def list_(kind: str | None) -> None:
-    """List what exists and who provides it."""
+    """List what exists and who provides it.
+
+    KIND is datasets, encoders, heads, regularisers, experiments or commands; without it all are listed.
+    """
     failures = []
     for each in [kind] if kind else KINDS:
         components = registry(each)

@@ -140,8 +140,6 @@ def train(run: Run, data: Any, resuming: bool, overwrite: bool) -> None:
     from seqdens.runner import train_and_sample
 
     display = TrainingDisplay(Console())
-    training = run.config["training"]
-    click.echo(f"Training for {training['epochs']} epochs into {run.path} (Ctrl-C saves; --resume continues)")
     try:
         train_and_sample(run, data, load_events([display]), resume=resuming, overwrite=overwrite)
     except KeyboardInterrupt:

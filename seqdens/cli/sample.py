@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--count", type=click.IntRange(1), default=8, show_default=True, help="How many records.")
 @click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="The longest they may become.")
 @click.option("--bias", type=click.FloatRange(0), default=0.0, show_default=True, help="0 fair, above neater.")
-@click.option("--prime", type=click.Path(path_type=Path), metavar="FILE", help="Continue its first record.")
+@click.option("--prime", type=click.Path(path_type=Path), metavar="FILE", help="Draw what follows its first record.")
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; default: a new one each time.")
 @click.option(
     "--out",
@@ -37,9 +38,10 @@ def sample(model: Path, count: int, steps: int, bias: float, prime: Path | None,
     from seqdens.runner import caption
 
     loaded = SequenceModel.load(model)
+    seed = secrets.randbits(32) if seed is None else seed
     records = loaded.sample(count, steps=steps, prime=primer(prime, loaded) if prime else None, bias=bias, seed=seed)
     save_records(records, out, columns=loaded.columns, title=caption(loaded, bias))
-    click.echo(f"{count} records, {sum(map(len, records)):,} points, drawn to {out}")
+    click.echo(f"{out}: records {len(records)}, points {sum(map(len, records)):,}, seed {seed}")
 
 
 def primer(path: Path, model: SequenceModel) -> np.ndarray:

@@ -11,19 +11,25 @@ import click
 
 from seqdens.builtin import KINDS
 from seqdens.cli import aligned, load_command
-from seqdens.components import registry
+from seqdens.components import CORE, registry
 from seqdens.errors import UsageError
 from seqdens.registry import Provider, choices, options_of
+
+RECIPE = [
+    Provider("options of a run", "training", "seqdens.training.trainer:Trainer", CORE),
+    Provider("options of a run", "sampling", "seqdens.configuration:Sampling", CORE),
+]
 
 
 @click.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show what a name stands for, with its options."""
+    """Show what a NAME of the list, or `training` or `sampling`, stands for, with its options."""
     registries = [registry(kind) for kind in KINDS]
     found = [each.provider(name) for each in registries if name in each.names()]
+    found += [provider for provider in RECIPE if provider.name == name]
     if not found:
-        known = {known for each in registries for known in each.names()}
+        known = {known for each in registries for known in each.names()} | {provider.name for provider in RECIPE}
         failures = dict.fromkeys(failure for each in registries for failure in each.failures)
         raise UsageError(" ".join([f"nothing is named {name!r};", choices(name, known), *failures]))
     click.echo("\n\n".join(describe(provider) for provider in found))

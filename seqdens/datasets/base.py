@@ -63,12 +63,13 @@ class Source:
 
 
 class Dataset(ABC):
-    """Sequences from files or from a generator; options are keyword-only constructor arguments.
+    """Sequences from files or from a generator.
 
-    `columns` may depend on the options, then it is set by the constructor.
+    `__init__(self, root: Path | None = None, *, option=default, ...)`; `root` is the folder of the files, and a
+    generator refuses one. `columns` may depend on the options, then it is set by the constructor.
     """
 
-    reader_version: ClassVar[int] = 1  # a bump makes caches stale
+    reader_version: ClassVar[int] = 1  # raise it when `read` changes: prepared data are then made anew
     synthetic: ClassVar[bool] = False  # said wherever the data, or what was learnt from it, is shown
     columns: tuple[Column, ...] = (X, Y, STROKE_END)
 

@@ -13,7 +13,7 @@ HANDWRITING = Experiment(
             "dataset": {"lines": 3600},
             "encoder": {"hidden_size": 256, "layers": 1},
             "training": {
-                "epochs": 3,
+                "epochs": 4,
                 "optimiser": "adam",
                 "learning_rate": 5e-3,
                 "decay": 0.7,

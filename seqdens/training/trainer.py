@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from seqdens.batches import Batch, evaluation_batches, training_batches
 from seqdens.cache import Prepared
 from seqdens.devices import autocast, choose_device
-from seqdens.errors import DataError
+from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
 from seqdens.model import SequenceModel
 from seqdens.optim import make_optimiser
@@ -127,12 +127,19 @@ class _Fit:
         if run.best.exists():  # before the random numbers are set, of which building a model takes some
             self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
         self.progress = checkpoints.load(run.trainer_state, self.model, self.optimiser, self._identity())
+        if self.progress.epoch > self.options.epochs:
+            raise UsageError(
+                f"{run.path} is trained for {self.progress.epoch} epochs already; training.epochs is "
+                f"{self.options.epochs}, but must be more to go on."
+            )
         if run.config:
             run.write_config()  # not before the state is seen to fit it
 
     def _identity(self) -> dict[str, Any]:
         """What resuming may not change: the order of the batches, their scaling, and the optimiser's state."""
         return {
+            "encoder": self.model.components["encoder"].describe(),
+            "head": self.model.components["head"].describe(),
             "optimiser": self.options.optimiser.lower(),
             "batch size": self.options.batch_size,
             "seed": self.options.seed,
