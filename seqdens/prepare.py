@@ -134,6 +134,9 @@ def _up_to_date(path: Path, wanted: Provenance, note: Callable[[str], None]) -> 
         return None
     if not wanted.contents:
         wanted = wanted._replace(contents=prepared.provenance.contents)
+    elif not prepared.provenance.contents:
+        note(f"{path} is rebuilt: the contents of the files were not compared when it was made.")
+        return None
     if differences := prepared.provenance.differences(wanted):
         note(f"{path} is rebuilt: {'; '.join(differences)}.")
         return None

@@ -136,10 +136,10 @@ class _Fit:
             run.write_config()  # not before the state is seen to fit it
 
     def _identity(self) -> dict[str, Any]:
-        """What resuming may not change: the order of the batches, their scaling, and the optimiser's state."""
+        """What resuming may not change: the network, the order of the batches and their scaling, the optimiser."""
         return {
-            "encoder": self.model.components["encoder"].describe(),
-            "head": self.model.components["head"].describe(),
+            "encoder": str(self.model.components["encoder"].describe()),
+            "head": str(self.model.components["head"].describe()),
             "optimiser": self.options.optimiser.lower(),
             "batch size": self.options.batch_size,
             "seed": self.options.seed,
@@ -200,16 +200,12 @@ class _Fit:
 
     def _count(self, nats: float, points: int, records: int, seconds: float) -> None:
         progress = self.progress
-        progress.batch, progress.step, progress.seconds = (
-            progress.batch + 1,
-            progress.step + 1,
-            progress.seconds + seconds,
-        )
-        progress.nats, progress.points, progress.records = (
-            progress.nats + nats,
-            progress.points + points,
-            progress.records + records,
-        )
+        progress.batch += 1
+        progress.step += 1
+        progress.seconds += seconds
+        progress.nats += nats
+        progress.points += points
+        progress.records += records
         speed = points / seconds
         self.points_per_second += (speed - self.points_per_second) * (0.05 if self.points_per_second else 1)
 
