@@ -19,7 +19,7 @@ from seqdens.errors import UsageError
 from seqdens.experiments.base import Experiment, Layer
 from seqdens.registry import check_options, choices, options_of
 
-Config = dict[str, dict[str, Any]]
+Config = dict[str, Any]
 
 COMPONENTS = ("dataset", "encoder", "head")
 PARTS = (*COMPONENTS, "training", "sampling")
@@ -65,7 +65,7 @@ def resolve(
         raise UsageError(f"no preset is named {preset!r}; {choices(preset, experiment.presets)}")
     merged = _merged([declared, experiment.presets.get(preset, {}), *later])
     checked = {part: _checked(part, values) for part, values in merged.items()}
-    return ({"preset": preset} if preset else {}) | checked  # type: ignore[return-value]
+    return ({"preset": preset} if preset else {}) | checked
 
 
 def parse_setting(text: str) -> tuple[str, str, Any]:

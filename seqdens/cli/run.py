@@ -108,7 +108,7 @@ def configure(
         chosen=chosen,
         settings=[*root, *flags, *map(parse_setting, settings)],
     )
-    return {"experiment": name} | resolved  # type: ignore[return-value]
+    return {"experiment": name} | resolved
 
 
 def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite: bool) -> None:
