@@ -26,6 +26,11 @@ class Batch(NamedTuple):
     text_lengths: Tensor  # (B,)
     records: Tensor  # (B,) indices into the data set
 
+    @property
+    def valid(self) -> Tensor:
+        """(B, T) bool: not padding."""
+        return torch.arange(self.points.shape[1], device=self.points.device) < self.lengths.unsqueeze(1)
+
     def to(self, device: torch.device) -> Batch:
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 

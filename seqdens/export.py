@@ -137,12 +137,11 @@ def _checked(records: Sequence[np.ndarray], columns: Sequence[Column], failure: 
 
 
 def _check_column(column: Column, values: np.ndarray, failure: str) -> None:
-    top = {"binary": 1, "category": column.size - 1}.get(column.kind)
     reached = values.cumsum(dtype=np.float64).astype(np.float32) if column.difference else values
-    fit = np.isfinite(reached) if top is None else np.isin(values, np.arange(top + 1))
+    fit = np.isfinite(reached) if column.states is None else np.isin(values, np.arange(column.states))
     if not fit.all():
         row = int(fit.argmin())
-        wanted = "finite" if top is None else f"a whole number from 0 to {top}"
+        wanted = "finite" if column.states is None else f"a whole number from 0 to {column.states - 1}"
         raise DataError(f"{failure} has {reached[row]} in row {row} of column {column.name!r}, which must be {wanted}.")
 
 

@@ -110,8 +110,7 @@ class SequenceModel(nn.Module):
         seen = self.inputs(targets)
         shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
         encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(targets)))
-        valid = torch.arange(targets.shape[1], device=targets.device) < batch.lengths.unsqueeze(1)
-        terms = self.head(encoded.features).terms(targets)
+        valid, terms = batch.valid, self.head(encoded.features).terms(targets)
         losses = {name: torch.where(valid, -term, 0.0) for name, term in terms.items()}
         return Loss(sum(list(losses.values())[1:], next(iter(losses.values()))), losses)
 
@@ -122,8 +121,7 @@ class SequenceModel(nn.Module):
         log_prob = -self(batch).nats
         if units == "normalised":
             return log_prob
-        valid = torch.arange(log_prob.shape[1], device=log_prob.device) < batch.lengths.unsqueeze(1)
-        present = ~batch.points.isnan() & valid.unsqueeze(-1)
+        present = ~batch.points.isnan() & batch.valid.unsqueeze(-1)
         return log_prob - (present * self.scale.log()).sum(-1)
 
     def sample(

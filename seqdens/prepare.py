@@ -213,7 +213,9 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     if np.isinf(points).any() or np.isinf(stored).any():
         return Skipped(record.id, "a value is infinite, or is as a 32-bit number")
     for column, values in zip(columns, offsets.T, strict=True):
-        top = {"binary": 1, "category": column.size - 1}.get(column.kind)
-        if top is not None and not ((values >= 0) & (values <= top) & (values == np.round(values))).all():
+        if column.states is None:
+            continue
+        top = column.states - 1
+        if not ((values >= 0) & (values <= top) & (values == np.round(values))).all():
             return Skipped(record.id, f"column {column.name!r} has values other than whole numbers of 0..{top}")
     return replace(record, points=offsets)

@@ -66,9 +66,9 @@ def check_prime(model: SequenceModel, prime: np.ndarray) -> Tensor:
         wanted = f"numbers (T, {len(model.columns)}), T at least 1: {names}"
         raise UsageError(f"prime is {points.dtype} {points.shape}, but must be {wanted}.")
     for column, values in zip(model.columns, points.T, strict=True):
-        size = {"binary": 2, "category": column.size}.get(column.kind)
-        if np.isinf(values).any() if size is None else not np.isin(values, np.arange(size)).all():
-            wanted = "finite" if size is None else f"whole numbers from 0 to {size - 1}"
+        states = column.states
+        if np.isinf(values).any() if states is None else not np.isin(values, np.arange(states)).all():
+            wanted = "finite" if states is None else f"whole numbers from 0 to {states - 1}"
             raise UsageError(f"column {column.name!r} of prime must hold {wanted}.")
     return torch.as_tensor(points.astype(np.float32), device=model.device).unsqueeze(0)
 

@@ -93,3 +93,14 @@ def small() -> Callable[..., Any]:
 def model(make: Callable[..., Any], small: Callable[..., Any]) -> Any:
     """An untrained model of ink, with few weights."""
     return small(make())
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call to have the disk full half-way through the next file."""
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_text("half a file")
+        raise OSError(28, "No space left on device")
+
+    return lambda: monkeypatch.setattr(Path, "write_bytes", full)

@@ -161,15 +161,10 @@ def test_a_state_with_a_part_of_something_else_is_refused(
         checkpoints.load(path, *fresh(), IDENTITY)
 
 
-def test_a_failing_save_keeps_the_old_state(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_save_keeps_the_old_state(saved: Any, fill_disk: Callable[[], None]) -> None:
     path, model, optimiser, _ = saved
     before = path.read_bytes()
-
-    def full(path: Path, content: bytes) -> None:
-        path.write_text("half a file")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    fill_disk()
     with pytest.raises(DataError, match="No space left on device"):
         checkpoints.save(path, model, optimiser, Progress(), IDENTITY)
     assert path.read_bytes() == before

@@ -146,18 +146,11 @@ def test_a_plugin_s_model_with_tied_weights_is_saved_and_missed_by_name(
         SequenceModel.load(path)
 
 
-def test_a_failing_save_keeps_the_old_file(
-    model: SequenceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_save_keeps_the_old_file(model: SequenceModel, tmp_path: Path, fill_disk: Callable[[], None]) -> None:
     path = tmp_path / "model.safetensors"
     model.save(path)
     before = path.read_bytes()
-
-    def full(path: Path, content: bytes) -> None:
-        path.write_text("half a file")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    fill_disk()
     with pytest.raises(DataError, match="No space left on device"):
         model.save(path)
     assert path.read_bytes() == before

@@ -26,6 +26,11 @@ class Column(NamedTuple):
     role: Literal["", "stroke_end", "sequence_end"] = ""
     difference: bool = False
 
+    @property
+    def states(self) -> int | None:
+        """How many values there are, the whole numbers from 0; None for a real column."""
+        return {"real": None, "binary": 2, "category": self.size}[self.kind]
+
 
 X = Column("x", "real", difference=True)
 Y = Column("y", "real", difference=True)
