@@ -21,7 +21,7 @@ from seqdens.files import replacing
 from seqdens.registry import choices, one_line
 
 FORMAT = "seqdens-cache"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BLOCK = 1 << 18  # rows copied at a time, so that memory does not grow with the data
 ALIGNMENT = 8  # bytes, of the widest number
 STRINGS = ("ids", "texts", "groups", "labels", "skipped/paths", "skipped/reasons")
@@ -37,6 +37,7 @@ class Provenance(NamedTuple):
     synthetic: bool
     sources: str  # digest of their names, splits and file sizes
     contents: str  # digest of what is in the files, empty where that was not asked for
+    record_name: str = "record"  # what a person calls one
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -49,11 +50,12 @@ class Provenance(NamedTuple):
         synthetic: bool,
         sources: str,
         contents: str = "",
+        record_name: str = "record",
     ) -> Provenance:
         """Options and columns brought into their stored form."""
         stored_options = json.dumps(options, sort_keys=True, default=str)
         stored_columns = json.dumps([list(column) for column in columns])
-        return cls(dataset, reader_version, stored_options, stored_columns, synthetic, sources, contents)
+        return cls(dataset, reader_version, stored_options, stored_columns, synthetic, sources, contents, record_name)
 
     def differences(self, other: Provenance) -> list[str]:
         """A clause for each field in which `other` differs."""

@@ -21,7 +21,7 @@ from seqdens.cache import Prepared
 from seqdens.datasets.base import Column
 from seqdens.encoders.base import Encoder
 from seqdens.errors import DataError, UsageError
-from seqdens.heads.base import Head
+from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
 from seqdens.sampling import check_arguments, check_prime, draw_points
 from seqdens.weights import read_weights, write_weights
@@ -74,7 +74,8 @@ class SequenceModel(nn.Module):
     @classmethod
     def for_data(cls, data: Prepared, encoder: Component, head: Component) -> SequenceModel:
         """An untrained model for the columns, scaling and alphabet of `data`."""
-        origin = {"dataset": data.provenance.dataset, "synthetic": data.provenance.synthetic}
+        about = data.provenance
+        origin = {"dataset": about.dataset, "synthetic": about.synthetic, "record_name": about.record_name}
         return cls(
             data.columns,
             encoder,
@@ -104,14 +105,17 @@ class SequenceModel(nn.Module):
                 parts.append(values.nan_to_num().unsqueeze(-1))
         return torch.cat(parts, dim=-1)
 
+    def predict(self, batch: Batch) -> Distribution:
+        """The distribution, over normalised units, of each point of `batch` given those before it."""
+        seen = self.inputs(self.normalise(batch.points))
+        shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
+        encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen)))
+        return self.head(encoded.features)
+
     def forward(self, batch: Batch) -> Loss:
         """The loss of each point of `batch`, in nats and normalised units."""
-        targets = self.normalise(batch.points)
-        seen = self.inputs(targets)
-        shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
-        encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(targets)))
-        valid, terms = batch.valid, self.head(encoded.features).terms(targets)
-        losses = {name: torch.where(valid, -term, 0.0) for name, term in terms.items()}
+        terms = self.predict(batch).terms(self.normalise(batch.points))
+        losses = {name: torch.where(batch.valid, -term, 0.0) for name, term in terms.items()}
         return Loss(sum(list(losses.values())[1:], next(iter(losses.values()))), losses)
 
     def log_prob(self, batch: Batch, units: Units = "normalised") -> Tensor:

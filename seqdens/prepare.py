@@ -74,6 +74,7 @@ def prepare(
         data.synthetic,
         digest_names(sources),
         digest_contents(sources) if verify else "",
+        data.record_name,
     )
     path = cache_folder(folder) / f"{component.name}-{_digest(wanted.options)[:12]}.h5"
     prepared = _up_to_date(path, wanted, note)

@@ -353,7 +353,7 @@ def compressed(file):
     ("change", "reason"),
     [
         (other_file, "format"),
-        (other_schema, "schema version 99, this seqdens reads 1"),
+        (other_schema, "schema version 99, this seqdens reads 2"),
         (no_schema, "schema_version"),
         (no_texts, "component not found"),
         (a_group_for_an_array, "Group"),

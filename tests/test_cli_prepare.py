@@ -66,7 +66,7 @@ def test_the_embedded_data_set(prepare, tmp_path):
     assert result.exit_code == 0, result.output
     (path,) = caches(tmp_path)
     points = Prepared(path).starts[-1]
-    assert f"hershey (synthetic): 12 records (6 train, 3 valid, 3 test), {points:,} points\n" in result.output
+    assert f"hershey (synthetic): 12 lines (6 train, 3 valid, 3 test), {points:,} points\n" in result.output
     assert result.output.endswith(f"Prepared at {path}\n")
     content, inode = path.read_bytes(), path.stat().st_ino
     again = prepare("hershey", "--set", "writers=4", "--set", "lines=12", "--strict")
@@ -85,7 +85,7 @@ def test_lines_of_iamondb(prepare, iam, tmp_path, named):
     result = prepare("iamondb", *(("--data", iam) if named == "option" else ("--set", f"root={iam}")))
     assert result.exit_code == 0, result.output
     assert f"Note: split by the lists in {iam / 'splits'}, protocol 'graves'\n" in result.output
-    assert "iamondb: 20 records (19 train, 1 valid, 0 test), 40 points\n" in result.output
+    assert "iamondb: 20 lines (19 train, 1 valid, 0 test), 40 points\n" in result.output
     data = Prepared(caches(tmp_path)[0])
     assert data.offsets(19).tolist() == [[-1, 27, 1], [128, -85, 1]]
     assert data.texts[19] == "form 19"
@@ -94,7 +94,7 @@ def test_lines_of_iamondb(prepare, iam, tmp_path, named):
 def test_signatures_of_svc(prepare, svc, tmp_path):
     result = prepare("svc", "--data", svc, "--set", 'channels=["time"]')
     assert result.exit_code == 0, result.output
-    assert "svc: 6 records (2 train, 2 valid, 2 test), 12 points\n" in result.output
+    assert "svc: 6 signatures (2 train, 2 valid, 2 test), 12 points\n" in result.output
     data = Prepared(caches(tmp_path)[0])
     assert data.offsets(0).tolist() == [[0, -2, 10, 0, 0], [68, -40, 10, 1, 1]]
     assert data.labels[:2] == ["genuine", "forged"]
@@ -111,7 +111,7 @@ def test_a_damaged_file_is_named_and_strict_refuses_it(prepare, iam, tmp_path):
     result = prepare("iamondb", "--data", iam)
     assert result.exit_code == 0, result.output
     assert f"  skipped {damaged}: is not well-formed XML" in result.output
-    assert "iamondb: 19 records" in result.output
+    assert "iamondb: 19 lines" in result.output
     for _ in range(2):  # the cache that is there, and a new one
         strict = prepare("iamondb", "--data", iam, "--strict")
         assert strict.exit_code == 1

@@ -83,7 +83,7 @@ def test_one_command_leaves_a_run_folder(here: Path) -> None:
     assert epochs_of(folder) == [1, 2]
     for weights in ("best", "last"):
         assert SequenceModel.load(folder / f"{weights}.safetensors").origin["dataset"] == "hershey"
-    assert done.output.startswith("hershey (synthetic): 6 records (2 train, 2 valid, 2 test)")
+    assert done.output.startswith("hershey (synthetic): 6 lines (2 train, 2 valid, 2 test)")
     assert "epoch 2: train " in done.output
     assert "Next: open 'my run/samples.png'" in done.output
     assert "seqdens sample 'my run' -n 4" in done.output

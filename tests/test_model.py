@@ -160,7 +160,7 @@ def test_a_saved_model_gives_equal_numbers(make: Callable[..., Any], tmp_path: P
         np.testing.assert_array_equal(mine, theirs)
     assert again.columns == data.columns
     assert (again.mean, again.std) == (data.mean.tolist(), data.std.tolist())
-    assert (again.alphabet, again.origin) == (" ab", {"dataset": "made", "synthetic": True})
+    assert (again.alphabet, again.origin) == (" ab", {"dataset": "made", "synthetic": True, "record_name": "record"})
     assert {part: component.describe() for part, component in again.components.items()} == {
         part: component.describe() for part, component in model.components.items()
     }

@@ -28,9 +28,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02}m"
 
 
-def losses(metrics: dict[str, float], name: str) -> str:
-    """`-1.234 nats/point (-765 nats/record)`."""
-    return f"{metrics[f'{name}_nats_per_point']:.3f} nats/point ({metrics[f'{name}_nats_per_record']:.0f} nats/record)"
+def losses(metrics: dict[str, float], name: str, record_name: str) -> str:
+    """`-1.234 nats/point (-765 nats/line)`."""
+    per_point, per_record = (metrics[f"{name}_nats_per_{unit}"] for unit in ("point", "record"))
+    return f"{per_point:.3f} nats/point ({per_record:.0f} nats/{record_name})"
 
 
 @contextmanager
@@ -48,10 +49,10 @@ def preparing(console: Console, name: str) -> Iterator[PrepareProgress]:
 
 
 class TrainingDisplay:
-    """Listens to the events of a run."""
+    """Listens to the events of a run on records of that name."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, record_name: str) -> None:
+        self.console, self.record_name = console, record_name
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]:.0f}"),
             BarColumn(bar_width=20),
@@ -75,7 +76,7 @@ class TrainingDisplay:
             self.task = self.bar.add_task("", epoch=metrics["epoch"])
             self.bar.start()
         left = duration(metrics["seconds_left"])
-        text = f"{losses(metrics, 'train')} · {metrics['points_per_second']:,.0f} points/s · {left} left"
+        text = f"{self._losses(metrics, 'train')} · {metrics['points_per_second']:,.0f} points/s · {left} left"
         self.bar.update(self.task, completed=step, total=metrics["steps"], epoch=metrics["epoch"], description=text)
         if not self.console.is_terminal and time.monotonic() - self.said >= SAID_EVERY:
             self.said = time.monotonic()
@@ -83,9 +84,9 @@ class TrainingDisplay:
 
     @hookimpl
     def epoch_finished(self, run: Any, metrics: dict[str, float]) -> None:
-        parts = [f"train {losses(metrics, 'train')}"]
+        parts = [f"train {self._losses(metrics, 'train')}"]
         if "valid_nats_per_point" in metrics:
-            parts.append(f"valid {losses(metrics, 'valid')}")
+            parts.append(f"valid {self._losses(metrics, 'valid')}")
         parts += [f"{metrics['points_per_second']:,.0f} points/s", duration(metrics["seconds"])]
         self.say(f"epoch {metrics['epoch']:.0f}: {' · '.join(parts)}")
 
@@ -96,6 +97,9 @@ class TrainingDisplay:
     @hookimpl
     def run_failed(self, run: Any, error: BaseException) -> None:
         self.stop()
+
+    def _losses(self, metrics: dict[str, float], name: str) -> str:
+        return losses(metrics, name, self.record_name)
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)

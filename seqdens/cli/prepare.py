@@ -73,9 +73,12 @@ def prepare_with_display(component: Any, root: Path | None, *, strict: bool = Fa
 
 def summarise(prepared: Prepared) -> None:
     """Print what is in a prepared data set, and what is not and why."""
-    name = prepared.provenance.dataset + (" (synthetic)" if prepared.provenance.synthetic else "")
-    counts = ", ".join(f"{len(prepared.split(name)):,} {name}" for name in ("train", "valid", "test"))
-    click.echo(f"{name}: {len(prepared):,} records ({counts}), {prepared.starts[-1]:,} points")
+    from seqdens.datasets.base import SPLITS
+
+    about = prepared.provenance
+    name = about.dataset + (" (synthetic)" if about.synthetic else "")
+    counts = ", ".join(f"{len(prepared.split(split)):,} {split}" for split in SPLITS)
+    click.echo(f"{name}: {len(prepared):,} {about.record_name}s ({counts}), {prepared.starts[-1]:,} points")
     for skipped in prepared.skipped[:MENTIONED]:
         click.echo(f"  skipped {skipped.path}: {skipped.reason}")
     if len(prepared.skipped) > MENTIONED:

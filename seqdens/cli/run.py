@@ -139,7 +139,7 @@ def train(run: Run, data: Any, resuming: bool, overwrite: bool) -> None:
     from seqdens.plugins import load_events
     from seqdens.runner import train_and_sample
 
-    display = TrainingDisplay(Console())
+    display = TrainingDisplay(Console(), data.provenance.record_name)
     try:
         train_and_sample(run, data, load_events([display]), resume=resuming, overwrite=overwrite)
     except KeyboardInterrupt:

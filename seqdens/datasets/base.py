@@ -76,6 +76,7 @@ class Dataset(ABC):
 
     reader_version: ClassVar[int] = 1  # raise it when `read` changes: prepared data are then made anew
     synthetic: ClassVar[bool] = False  # said wherever the data, or what was learnt from it, is shown
+    record_name: ClassVar[str] = "record"  # what one is called: "line", "signature"
     columns: tuple[Column, ...] = (X, Y, STROKE_END)
 
     @abstractmethod

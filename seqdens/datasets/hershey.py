@@ -144,6 +144,7 @@ class Hershey(Dataset):
     """
 
     synthetic: ClassVar[bool] = True
+    record_name: ClassVar[str] = "line"
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from math import hypot
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from lxml import etree
@@ -80,6 +80,7 @@ class IamOnDB(Dataset):
         seed: of the split where there are no lists
     """
 
+    record_name: ClassVar[str] = "line"
     notes: tuple[str, ...] = ()
 
     def __init__(

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class SVC2004(Dataset):
         channels: further columns, of time, azimuth, altitude and pressure
     """
 
+    record_name: ClassVar[str] = "signature"
     notes: tuple[str, ...] = ("split by user: U1 to U32 train, U33 to U36 valid, U37 on test",)
 
     def __init__(
