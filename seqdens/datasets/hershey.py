@@ -185,7 +185,7 @@ class Hershey(Dataset):
         rng = np.random.default_rng((self.seed, 1, line))
         writer = line * self.writers // self.lines
         text = line_of_text(rng, self.characters)
-        points = write(text, *_hand(self.seed, writer), rng)
+        points = write(text, *hand(self.seed, writer), rng)
         return Record(f"w{writer:03d}-l{line:05d}", points, split, text, group=f"w{writer:03d}")
 
 
@@ -305,7 +305,7 @@ def _durations(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _hand(seed: int, writer: int) -> tuple[Writer, dict[str, Glyph]]:
+def hand(seed: int, writer: int) -> tuple[Writer, dict[str, Glyph]]:
     """A writer and all the letters as this writer usually makes them."""
     rng = np.random.default_rng((seed, 0, writer))
     style = Writer.draw(rng)
