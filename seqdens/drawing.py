@@ -1,4 +1,4 @@
-"""Offsets to ink on a page, as SVG or PNG, and the plot of a run's losses.
+"""Offsets to ink on a page, as SVG, PNG or animated GIF.
 
 T offsets of a record, D columns of an offset, n points of a stroke. Offsets are in raw device units, pages in
 pixels, both y down. The pen starts at (0, 0), itself a point, so that T offsets draw T + 1 points.
@@ -6,7 +6,7 @@ pixels, both y down. The pen starts at (0, 0), itself a point, so that T offsets
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from textwrap import wrap
@@ -21,7 +21,6 @@ from seqdens.files import replacing
 from seqdens.offsets import to_points
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = (X, Y, STROKE_END)
@@ -35,6 +34,7 @@ _INK, _GREY = "#1c1c28", "#6b6b76"
 _PER_INCH = 128  # page pixels; a power of two, so that pages are whole pixels exactly
 _DENSITY = 2  # PNG pixels per page pixel
 _LONGEST_PNG = 30_000
+_LARGEST_GIF = 8_000_000  # pixels of a frame
 
 
 class _Text(NamedTuple):
@@ -53,6 +53,7 @@ class _Page(NamedTuple):
     pen: float
     inks: list[list[np.ndarray]]
     texts: list[_Text]
+    title: str
 
 
 def strokes(offsets: np.ndarray, columns: Sequence[Column] = COLUMNS) -> list[np.ndarray]:
@@ -86,69 +87,30 @@ def draw(
     title: str = "",
     captions: Sequence[str] | None = None,
 ) -> Path:
-    """Draw records, offsets (T, D) in raw units, on one page at one scale, as `.svg` or `.png`.
+    """Draw records, offsets (T, D) in raw units, on one page at one scale, as `.svg`, `.png` or an animated `.gif`.
 
     Lines lie one below the other, squarer ink in a grid; a caption stands above its record. The file appears
     whole or not at all, its folder is made. Raises what `strokes` raises, and `UsageError` for no records,
     another suffix or captions that do not match, `DataError` for a place that cannot be written.
+
+    >>> line = np.array([[30, 0, 0], [0, 40, 1], [25, -40, 0], [0, 40, 1]])  # dx, dy, stroke_end
+    >>> draw([line, line], "lines.svg", captions=["one", "two"]).read_text().count("<path")
+    4
     """
     path = Path(path)
-    if path.suffix.lower() not in (".svg", ".png"):
-        raise UsageError(f"cannot draw {str(path)!r}: its suffix is {path.suffix!r}, but must be .svg or .png.")
+    suffix = path.suffix.lower()
+    if suffix not in _WRITERS:
+        raise UsageError(
+            f"cannot draw {str(path)!r}: its suffix is {path.suffix!r}, but must be one of {', '.join(_WRITERS)}."
+        )
     if not len(records):
         raise UsageError(f"cannot draw {str(path)!r}: there are no records.")
     captions = [""] * len(records) if captions is None else captions
     if len(captions) != len(records):
         raise UsageError(f"there are {len(captions)} captions for {len(records)} records: give each record one.")
     page = _lay_out([strokes(record, columns) for record in records], title, captions)
-    if path.suffix.lower() == ".svg":
-        with replacing(path) as temporary:
-            temporary.write_text(_svg(page, title), encoding="utf-8")
-    else:
-        _save_page(page, path)
+    _WRITERS[suffix](page, path)
     return path
-
-
-def plot_loss(path: str | Path, epochs: Sequence[float], curves: Mapping[str, Sequence[float]], ylabel: str) -> Path:
-    """Plot each curve, one loss per epoch (NaN where there was none), as a `.png`; `ylabel` states the unit.
-
-    Raises `UsageError` for another suffix, nothing to plot, and a curve that does not match the epochs.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"cannot plot {str(path)!r}: its suffix is {path.suffix!r}, but must be .png.")
-    if not len(epochs) or not curves:
-        raise UsageError(f"cannot plot {str(path)!r}: there are no epochs or no curves.")
-    figure = _figure(7.2, 4.2)
-    figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
-    for name, losses in curves.items():
-        if len(losses) != len(epochs):
-            raise UsageError(f"curve {name!r} has {len(losses)} losses for {len(epochs)} epochs.")
-        _plot_curve(axes, name, np.asarray(epochs, float), np.asarray(losses, float))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(ylabel, parse_math=False)
-    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color="#e4e4e8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    return path
-
-
-def _plot_curve(axes: Axes, name: str, epochs: np.ndarray, losses: np.ndarray) -> None:
-    known = np.isfinite(losses)
-    epochs, losses = epochs[known], losses[known]
-    if len(losses):
-        best = losses.argmin()
-        name += f", lowest {losses[best]:.5g} at epoch {epochs[best]:g}".replace("-", "\N{MINUS SIGN}")
-    marker = "o" if len(losses) <= 30 else ""
-    axes.plot(epochs, losses, label=name.replace("$", r"\$"), marker=marker, markersize=4, linewidth=1.6)
 
 
 def _position_of(name: str, columns: Sequence[Column]) -> int:
@@ -193,7 +155,7 @@ def _lay_out(inks: list[list[np.ndarray]], title: str, captions: Sequence[str]) 
             placed.append([(stroke - corners[index]) * scale + (left, top) for stroke in inks[index]])
         top += sizes[row, 1].max() + gap
     pen = float(np.clip(0.022 * height, 0.8, 2.5))
-    return _Page(ceil(width + 2 * _MARGIN), ceil(top - gap + _MARGIN), pen, placed, texts)
+    return _Page(ceil(width + 2 * _MARGIN), ceil(top - gap + _MARGIN), pen, placed, texts, title)
 
 
 def _columns_for(sizes: np.ndarray) -> int:
@@ -217,11 +179,11 @@ def _printable(content: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in content).split())
 
 
-def _svg(page: _Page, title: str) -> str:
+def _write_svg(page: _Page, path: Path) -> None:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{page.width}" height="{page.height}" '
         f'viewBox="0 0 {page.width} {page.height}">',
-        f"<title>{escape(_printable(title))}</title>",
+        f"<title>{escape(_printable(page.title))}</title>",
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     lines += [
@@ -236,7 +198,8 @@ def _svg(page: _Page, title: str) -> str:
         )
         lines += [f'<path d="{_path(stroke)}"/>' for stroke in ink]
         lines.append("</g>")
-    return "\n".join([*lines, "</svg>", ""])
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join([*lines, "</svg>", ""]), encoding="utf-8")
 
 
 def _path(stroke: np.ndarray) -> str:
@@ -244,16 +207,40 @@ def _path(stroke: np.ndarray) -> str:
     return f"M {start} L {' '.join(rest)}" if rest else f"M {start} h 0"
 
 
-def _save_page(page: _Page, path: Path) -> None:
-    from matplotlib.collections import LineCollection
-
+def _write_png(page: _Page, path: Path) -> None:
     if _DENSITY * max(page.width, page.height) > _LONGEST_PNG:
-        raise UsageError(
-            f"{len(page.inks)} records make a page of {page.width} x {page.height} pixels, too large for "
-            f"{str(path)!r}: draw fewer or write an .svg."
-        )
+        raise _too_large(page, path)
+    with replacing(path) as temporary:
+        _render(page).savefig(temporary, dpi=_PER_INCH * _DENSITY)
+
+
+def _write_gif(page: _Page, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from seqdens.animation import write_gif
+
+    if page.width * page.height > _LARGEST_GIF:
+        raise _too_large(page, path)
+    canvas = FigureCanvasAgg(_render(page._replace(inks=[])))
+    canvas.draw()
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write_gif(file, np.asarray(canvas.buffer_rgba())[:, :, :3], page.inks, page.pen, _INK)
+
+
+def _too_large(page: _Page, path: Path) -> UsageError:
+    return UsageError(
+        f"{len(page.inks)} records make a page of {page.width} x {page.height} pixels, too large for "
+        f"{str(path)!r}: draw fewer or write an .svg."
+    )
+
+
+def _render(page: _Page) -> Figure:
+    """The page as a figure with one dot for each of its pixels."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
     point = 72 / _PER_INCH
-    figure = _figure(page.width / _PER_INCH, page.height / _PER_INCH)
+    figure = Figure((page.width / _PER_INCH, page.height / _PER_INCH), dpi=_PER_INCH, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, page.width), ylim=(page.height, 0))
     axes.set_axis_off()
     for ink in page.inks:
@@ -265,15 +252,8 @@ def _save_page(page: _Page, path: Path) -> None:
             axes.scatter(x, y, s=(page.pen * point) ** 2, color=_INK, linewidths=0)
     for text in page.texts:
         axes.text(text.x, text.baseline, text.content, fontsize=text.size * point, color=text.colour, parse_math=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_PER_INCH * _DENSITY)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty white figure of so many inches, apart from any that a caller has open."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
     return figure
+
+
+_WRITERS = {".svg": _write_svg, ".png": _write_png, ".gif": _write_gif}
+SUFFIXES = tuple(_WRITERS)

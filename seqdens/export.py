@@ -1,4 +1,4 @@
-"""Records to files and back: drawings (SVG, PNG) and data (npz, CSV, JSON).
+"""Records to files and back: drawings (SVG, PNG, GIF) and data (npz, CSV, JSON).
 
 n records, T offsets of a record, N of all, D columns. Data files hold float32 offsets in raw units; CSV and JSON
 add the positions they lead to from (0, 0). A column is written as its name where it is one of `datasets.base`,
@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
-from seqdens.drawing import COLUMNS, draw, strokes
+from seqdens.drawing import COLUMNS, SUFFIXES, draw, strokes
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
 from seqdens.offsets import to_points
@@ -76,12 +76,12 @@ def save_records(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in (".svg", ".png"):
+    if suffix in SUFFIXES:
         return draw(records, path, columns=columns, title=title, captions=captions)
     if suffix not in _WRITERS:
         raise UsageError(
             f"cannot save {str(path)!r}: its suffix is {path.suffix!r}, but must be one of "
-            f".svg, .png, {', '.join(_WRITERS)}."
+            f"{', '.join([*SUFFIXES, *_WRITERS])}."
         )
     if not len(records):
         raise UsageError(f"cannot save {str(path)!r}: there are no records.")

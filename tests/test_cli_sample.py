@@ -27,7 +27,7 @@ def run(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, mon
     return Path("run")
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".png", ".npz", ".csv", ".json"])
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".gif", ".npz", ".csv", ".json"])
 def test_every_format_is_written(run: Path, suffix: str) -> None:
     done = sample(run, "-n", 2, "--steps", 5, "--seed", 4, "--out", f"new/lines{suffix}")
     assert (done.exit_code, done.output) == (0, f"new/lines{suffix}: records 2, points 10, seed 4\n")
@@ -86,7 +86,7 @@ def test_data_without_ink_are_saved_as_numbers(run: Path, make: Callable[..., An
         (["run", "--bias", "inf"], 2, "bias is inf"),
         (["run", "--seed", "-1"], 2, "-1 is not in the range x>=0"),
         (["run", "--seed", str(2**70)], 2, "seed is 1180591620717411303424"),
-        (["run", "--out", "lines.gif"], 2, "its suffix is '.gif', but must be one of .svg, .png, .npz, .csv, .json"),
+        (["run", "--out", "lines.bmp"], 2, "'.bmp', but must be one of .svg, .png, .gif, .npz, .csv, .json"),
         (["run", "--out", "lines"], 2, "its suffix is ''"),
         (["run", "--out", "run/best.safetensors/lines.svg"], 1, "lines.svg"),
         (["run", "--prime", "none.npz"], 1, "cannot load 'none.npz': No such file"),

@@ -87,13 +87,14 @@ def test_json_holds_offsets_and_strokes(tmp_path):
 def test_drawings_are_saved_through_the_same_door(tmp_path):
     svg = save_records([RECORD], tmp_path / "ink.svg", title="a title", captions=["a caption"])
     assert etree.parse(svg).getroot()[0].text == "a title"
-    with Image.open(save_records([RECORD], tmp_path / "ink.PNG")) as image:
-        assert image.format == "PNG"
+    for suffix in ("PNG", "GIF"):
+        with Image.open(save_records([RECORD], tmp_path / f"ink.{suffix}")) as image:
+            assert image.format == suffix
 
 
 @pytest.mark.parametrize("suffix", [".txt", ""])
 def test_another_suffix_is_an_error_that_lists_the_formats(tmp_path, suffix):
-    with pytest.raises(UsageError, match=r"\.svg, \.png, \.npz, \.csv, \.json"):
+    with pytest.raises(UsageError, match=r"\.svg, \.png, \.gif, \.npz, \.csv, \.json"):
         save_records([RECORD], tmp_path / f"ink{suffix}")
     with pytest.raises(UsageError, match=r"must be one of \.npz, \.csv, \.json"):
         load_ink(tmp_path / f"ink{suffix}")

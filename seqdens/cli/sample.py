@@ -19,9 +19,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-n", "--count", type=click.IntRange(1), default=8, show_default=True, help="How many records.")
-@click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="The longest they may become.")
-@click.option("--bias", type=click.FloatRange(0), default=0.0, show_default=True, help="0 fair, above neater.")
-@click.option("--prime", type=click.Path(path_type=Path), metavar="FILE", help="Draw what follows its first record.")
+@click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="How many points each, at most.")
+@click.option(
+    "--bias",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="0 for fair samples, above for neater ones.",
+)
+@click.option(
+    "--prime",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Continue the first record of FILE: .npz, .csv, .json.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; default: a new one each time.")
 @click.option(
     "--out",
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
     default=Path("samples.svg"),
     show_default=True,
     metavar="FILE",
-    help="Where to: .svg, .png, .npz, .csv or .json.",
+    help="Where to: .svg, .png, .gif, .npz, .csv or .json.",
 )
 def sample(model: Path, count: int, steps: int, bias: float, prime: Path | None, seed: int | None, out: Path) -> None:
     """Draw records from MODEL, a run folder or a weights file."""
