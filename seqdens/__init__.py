@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from seqdens.components import dataset, encoder, experiment, head, register, regulariser
     from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source
     from seqdens.drawing import draw
-    from seqdens.encoders.base import Encoded, Encoder
+    from seqdens.encoders.base import Context, Encoded, Encoder, State
     from seqdens.errors import DataError, SeqdensError, UsageError
+    from seqdens.evaluation import Measures, measure
     from seqdens.experiments.base import Experiment
     from seqdens.heads.base import Distribution, Head
     from seqdens.hookspecs import hookimpl
@@ -29,8 +30,9 @@ _HOMES = {
     "seqdens.components": ("dataset", "encoder", "experiment", "head", "register", "regulariser"),
     "seqdens.datasets.base": ("Column", "Dataset", "Record", "Skipped", "Source"),
     "seqdens.drawing": ("draw",),
-    "seqdens.encoders.base": ("Encoded", "Encoder"),
+    "seqdens.encoders.base": ("Context", "Encoded", "Encoder", "State"),
     "seqdens.errors": ("DataError", "SeqdensError", "UsageError"),
+    "seqdens.evaluation": ("Measures", "measure"),
     "seqdens.experiments.base": ("Experiment",),
     "seqdens.heads.base": ("Distribution", "Head"),
     "seqdens.hookspecs": ("hookimpl",),
@@ -42,6 +44,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Column",
+    "Context",
     "DataError",
     "Dataset",
     "Distribution",
@@ -49,12 +52,14 @@ __all__ = [
     "Encoder",
     "Experiment",
     "Head",
+    "Measures",
     "Prepared",
     "Record",
     "SeqdensError",
     "SequenceModel",
     "Skipped",
     "Source",
+    "State",
     "Trainer",
     "UsageError",
     "__version__",
@@ -65,6 +70,7 @@ __all__ = [
     "head",
     "hookimpl",
     "load",
+    "measure",
     "register",
     "regulariser",
 ]

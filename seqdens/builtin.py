@@ -11,6 +11,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "svc": "seqdens.datasets.svc:SVC2004",
     },
     "encoders": {
+        "memoryless": "seqdens.encoders.memoryless:Memoryless",
         "stacked-lstm": "seqdens.encoders.stacked_lstm:StackedLSTM",
     },
     "heads": {
@@ -24,6 +25,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "run": "seqdens.cli.run:run",
         "prepare": "seqdens.cli.prepare:prepare",
         "sample": "seqdens.cli.sample:sample",
+        "evaluate": "seqdens.cli.evaluate:evaluate",
+        "plot": "seqdens.cli.plot:plot",
         "list": "seqdens.cli.list_:list_",
         "show": "seqdens.cli.show:show",
         "plugins": "seqdens.cli.plugins:plugins",

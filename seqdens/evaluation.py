@@ -1,16 +1,27 @@
-"""How likely a model finds data: totals over whole records, in stated units."""
+"""How likely a model finds data: totals over whole records, in stated units.
+
+B records, T steps, D columns of a point, R of them real. A loss is a negative log-likelihood, lower is better;
+"raw" and "normalised" as in `model`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from seqdens.batches import Batch
+from seqdens.batches import Batch, evaluation_batches
+from seqdens.cache import Prepared
+from seqdens.datasets.base import SPLITS, Split
+from seqdens.errors import DataError, UsageError
 from seqdens.model import Loss, SequenceModel
 from seqdens.sampling import evaluating
+
+AT_FLOOR = 1.01  # times the sigma floor
 
 
 @dataclass
@@ -37,8 +48,8 @@ class Likelihood:
         }
 
 
-def _total(nats: Tensor) -> float:
-    return nats.cpu().sum(dtype=torch.float64).item()  # on the CPU: some devices have no float64
+def _total(values: Tensor) -> float:
+    return values.cpu().sum(dtype=torch.float64).item()  # on the CPU: some devices have no float64
 
 
 @torch.no_grad()
@@ -50,3 +61,148 @@ def evaluate(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
             batch = batch.to(model.device)
             likelihood.add(model(batch), batch)
     return likelihood
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What a model makes of one split of a data set, over whole records, in nats unless bits are said.
+
+    `mean` and `std` (R,), of the model's scaling, are what the normalised units mean. `bits_per_point` is an upper
+    bound on the loss of the whole numbers that the data hold, None where they hold others. `sse_per_point` are
+    squared errors, summed over the real columns in normalised units, of each prediction that the distribution
+    offers. `share_at_floor` is the share of points whose most responsible component has in some real column a
+    standard deviation of at most `floor` (R,), normalised: 1.01 times the head's sigma_floor or, where that is more
+    and the data are whole numbers, the distance of two of these; both None where the distribution has no components.
+    """
+
+    dataset: str
+    synthetic: bool
+    split: Split
+    record_name: str  # what one record is called
+    records: int
+    points: int
+    points_per_record: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    exact: bool  # False: every loss is an upper bound
+    nats_per_record: float
+    nats_per_point: float
+    terms_nats_per_record: dict[str, float]  # by named part
+    terms_nats_per_point: dict[str, float]
+    raw_nats_per_point: float
+    bits_per_point: float | None
+    sse_per_point: dict[str, float]
+    floor: tuple[float, ...] | None
+    share_at_floor: float | None
+
+
+@torch.no_grad()
+def measure(
+    model: SequenceModel,
+    data: Prepared,
+    split: Split = "valid",
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Measures:
+    """What `model`, on its device and in evaluation mode, makes of a split of `data`.
+
+    The same numbers whatever the batch size, but for rounding. `progress` is told of records done and of all.
+    Raises `UsageError` where the columns are not the model's or the split is empty, `DataError` where the loss is
+    not finite.
+
+    >>> import seqdens
+    >>> data = seqdens.load("hershey", lines=6, writers=3)
+    >>> encoder, head = seqdens.encoder("memoryless"), seqdens.head("gmm-bernoulli", components=5)
+    >>> found = measure(SequenceModel.for_data(data, encoder, head), data)
+    >>> found.records, found.record_name, sorted(found.terms_nats_per_point)
+    (2, 'line', ['real', 'stroke_end'])
+    """
+    check_columns(model, data)
+    records = data.split(split)
+    if not len(records):
+        counts = ", ".join(f"{name} {len(data.split(name)):,}" for name in SPLITS)
+        raise UsageError(f"split {split!r} of {data.provenance.dataset} has no records; there are: {counts}.")
+    meter = _Meter(model, data.integer)
+    with evaluating(model):
+        for batch in evaluation_batches(data, records, batch_size):
+            meter.add(batch.to(model.device))
+            progress(meter.likelihood.records, len(records))
+    return meter.read(data, split)
+
+
+def check_columns(model: SequenceModel, data: Prepared) -> None:
+    """Raises `UsageError` where the columns of `data` are not those of `model`."""
+    if model.columns != data.columns:
+        theirs, ours = (", ".join(column.name for column in columns) for columns in (data.columns, model.columns))
+        raise UsageError(f"{data.provenance.dataset} has columns {theirs}, but the model's are {ours}.")
+
+
+class _Meter:
+    """Sums over batches of all that `Measures` holds."""
+
+    def __init__(self, model: SequenceModel, integer: bool) -> None:
+        self.model, self.integer = model, integer
+        self.real = [index for index, column in enumerate(model.columns) if column.kind == "real"]
+        self.scale = model.scale[self.real]
+        self.floor = torch.full_like(self.scale, AT_FLOOR * model.head.sigma_floor)
+        if integer:
+            self.floor = self.floor.maximum(1 / self.scale)
+        self.likelihood = Likelihood()
+        self.log_scale = self.dequantised = 0.0  # nats
+        self.squares: dict[str, float] = {}
+        self.at_floor: float | None = None
+
+    def add(self, batch: Batch) -> None:
+        targets, valid = self.model.normalise(batch.points), batch.valid
+        distribution = self.model.predict(batch)
+        self.likelihood.add(Loss.of(distribution, targets, valid), batch)
+        self.log_scale += _total(self.model.log_scale(batch))
+        if self.integer:
+            noisy = targets.clone()
+            noisy[..., self.real] += dequantisation(batch, len(self.real)).to(targets) / self.scale
+            self.dequantised += _total(Loss.of(distribution, noisy, valid).nats)
+        for name, prediction in distribution.predictions().items():
+            errors = (prediction - targets)[..., self.real].nan_to_num() * valid.unsqueeze(-1)
+            self.squares[name] = self.squares.get(name, 0.0) + _total(errors.square())
+        sigmas = distribution.sigmas_at(targets)
+        if sigmas is not None and self.floor.any():
+            self.at_floor = (self.at_floor or 0.0) + _total((sigmas <= self.floor).any(-1) & valid)
+
+    def read(self, data: Prepared, split: Split) -> Measures:
+        nats, points, records = self.likelihood.nats, self.likelihood.points, self.likelihood.records
+        if not math.isfinite(nats + self.dequantised):
+            raise DataError(
+                f"the loss of the {split} split of {data.provenance.dataset} is {nats}, {self.dequantised} with noise: "
+                "the weights are not of use; train again with a lower training.learning_rate."
+            )
+        terms = self.likelihood.terms
+        return Measures(
+            dataset=data.provenance.dataset,
+            synthetic=data.provenance.synthetic,
+            split=split,
+            record_name=data.provenance.record_name,
+            records=records,
+            points=points,
+            points_per_record=points / records,
+            mean=tuple(self.model.mean),
+            std=tuple(self.model.std),
+            exact=self.model.exact,
+            nats_per_record=nats / records,
+            nats_per_point=nats / points,
+            terms_nats_per_record={name: term / records for name, term in terms.items()},
+            terms_nats_per_point={name: term / points for name, term in terms.items()},
+            raw_nats_per_point=(nats + self.log_scale) / points,
+            bits_per_point=(self.dequantised + self.log_scale) / points / math.log(2) if self.integer else None,
+            sse_per_point={name: square / points for name, square in self.squares.items()},
+            floor=None if self.at_floor is None else tuple(self.floor.tolist()),
+            share_at_floor=None if self.at_floor is None else self.at_floor / points,
+        )
+
+
+def dequantisation(batch: Batch, size: int) -> Tensor:
+    """Noise (B, T, size) uniform in [-1/2, 1/2), zero in the padding: a function of record and step alone."""
+    noise = np.zeros((*batch.points.shape[:2], size), np.float32)
+    for row, record, length in zip(noise, batch.records.tolist(), batch.lengths.tolist(), strict=True):
+        row[:length] = np.random.default_rng(record).random((length, size), np.float32) - 0.5
+    return torch.from_numpy(noise)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from seqdens.batches import Batch
 from seqdens.cache import Prepared
 from seqdens.datasets.base import Column
 from seqdens.encoders.base import Encoder
-from seqdens.errors import DataError, UsageError
+from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
 from seqdens.sampling import check_arguments, check_prime, draw_points
@@ -34,6 +35,12 @@ class Loss(NamedTuple):
 
     nats: Tensor  # (B, T)
     terms: dict[str, Tensor]  # (B, T) each, they add up to nats
+
+    @classmethod
+    def of(cls, distribution: Distribution, targets: Tensor, valid: Tensor) -> Loss:
+        """The loss of normalised targets (B, T, D), of which `valid` (B, T) are no padding."""
+        terms = {name: torch.where(valid, -term, 0.0) for name, term in distribution.terms(targets).items()}
+        return cls(sum(list(terms.values())[1:], next(iter(terms.values()))), terms)
 
 
 class SequenceModel(nn.Module):
@@ -69,19 +76,30 @@ class SequenceModel(nn.Module):
         sizes = (column.size if column.kind == "category" else 1 for column in self.columns)
         self.input_size = sum(sizes)
         self.encoder: Encoder = encoder.build(self.input_size, 0)
-        self.head: Head = head.build(self.encoder.output_size, self.columns)
+        self.head: Head = head.build(_size(encoder, self.encoder, "output_size"), self.columns)
+        _size(head, self.head, "noise_size")
 
     @classmethod
-    def for_data(cls, data: Prepared, encoder: Component, head: Component) -> SequenceModel:
-        """An untrained model for the columns, scaling and alphabet of `data`."""
+    def for_data(
+        cls, data: Prepared, encoder: Component, head: Component, *, like: SequenceModel | None = None
+    ) -> SequenceModel:
+        """An untrained model for the columns, scaling and alphabet of `data`; with the scaling of `like`, if given.
+
+        >>> import seqdens
+        >>> data = seqdens.load("hershey", lines=6, writers=3)
+        >>> encoder, head = seqdens.encoder("stacked-lstm", layers=3), seqdens.head("gmm-bernoulli", components=20)
+        >>> model = SequenceModel.for_data(data, encoder, head)
+        >>> sum(weights.numel() for weights in model.parameters())
+        3368121
+        """
         about = data.provenance
         origin = {"dataset": about.dataset, "synthetic": about.synthetic, "record_name": about.record_name}
         return cls(
             data.columns,
             encoder,
             head,
-            mean=data.mean.tolist(),
-            std=data.std.tolist(),
+            mean=like.mean if like else data.mean.tolist(),
+            std=like.std if like else data.std.tolist(),
             alphabet=data.alphabet,
             origin=origin,
         )
@@ -114,19 +132,19 @@ class SequenceModel(nn.Module):
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of each point of `batch`, in nats and normalised units."""
-        terms = self.predict(batch).terms(self.normalise(batch.points))
-        losses = {name: torch.where(batch.valid, -term, 0.0) for name, term in terms.items()}
-        return Loss(sum(list(losses.values())[1:], next(iter(losses.values()))), losses)
+        return Loss.of(self.predict(batch), self.normalise(batch.points), batch.valid)
 
     def log_prob(self, batch: Batch, units: Units = "normalised") -> Tensor:
         """Log-likelihood (B, T) in nats per point, zero in the padding; "raw" is a density over raw units."""
         if units not in get_args(Units):
             raise UsageError(f"units is {units!r}, but must be 'normalised' or 'raw'.")
         log_prob = -self(batch).nats
-        if units == "normalised":
-            return log_prob
+        return log_prob if units == "normalised" else log_prob - self.log_scale(batch)
+
+    def log_scale(self, batch: Batch) -> Tensor:
+        """By how many nats (B, T) a point's loss is higher in raw units: log std of its real values, no missing one."""
         present = ~batch.points.isnan() & batch.valid.unsqueeze(-1)
-        return log_prob - (present * self.scale.log()).sum(-1)
+        return (present * self.scale.log()).sum(-1)
 
     def sample(
         self,
@@ -137,7 +155,15 @@ class SequenceModel(nn.Module):
         bias: float = 0.0,
         seed: int | None = None,
     ) -> list[np.ndarray]:
-        """`count` drawn sequences of raw offsets (T, D) float32, T at most `steps`; arguments as for `stream`."""
+        """`count` drawn sequences of raw offsets (T, D) float32, T at most `steps`; arguments as for `stream`.
+
+        >>> import seqdens
+        >>> data = seqdens.load("hershey", lines=6, writers=3)
+        >>> encoder, head = seqdens.encoder("stacked-lstm", hidden_size=4), seqdens.head("gmm-bernoulli")
+        >>> model = SequenceModel.for_data(data, encoder, head)
+        >>> [record.shape for record in model.sample(2, steps=10, prime=data.offsets(0), seed=1)]
+        [(10, 3), (10, 3)]
+        """
         drawn = np.stack(list(self.stream(count, steps=steps, prime=prime, bias=bias, seed=seed)), axis=1)
         return [record[~np.isnan(record).all(axis=1)] for record in drawn]
 
@@ -188,7 +214,7 @@ class SequenceModel(nn.Module):
         described, weights = read_weights(path)
         try:
             model = cls(
-                described["columns"],
+                msgspec.convert(described["columns"], tuple[Column, ...]),
                 _component(path, "encoder", described["encoder"]),
                 _component(path, "head", described["head"]),
                 mean=described["mean"],
@@ -200,6 +226,15 @@ class SequenceModel(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
             raise DataError(f"{path} does not hold the model that it describes ({one_line(error)}).") from None
         return model
+
+
+def _size(component: Component, module: nn.Module, name: str) -> int:
+    """That number of what `component` built; raises `SeqdensError` naming its owner where it is not set."""
+    size = getattr(module, name, None)
+    if not isinstance(size, int):
+        owner = f"{component.name!r} of {component.kind} ({component.provider.owner})"
+        raise SeqdensError(f"{owner} has {name} {size!r}, but its constructor must set it to a whole number.")
+    return size
 
 
 def _component(path: Path, part: str, described: dict[str, Any]) -> Component:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from seqdens import distributed
 from seqdens.hookspecs import hookimpl
 from seqdens.prepare import Progress as PrepareProgress
 
@@ -35,14 +36,14 @@ def losses(metrics: dict[str, float], name: str, record_name: str) -> str:
 
 
 @contextmanager
-def preparing(console: Console, name: str) -> Iterator[PrepareProgress]:
-    """A bar over the sources of a data set; nothing is shown where there is nothing to read."""
+def counting(console: Console, text: str) -> Iterator[PrepareProgress]:
+    """A bar with that text, until the block ends; nothing is shown before anything is done, or of a log."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task: list[TaskID] = []
 
         def show(done: int, total: int) -> None:
             if not task:
-                task.append(bar.add_task(f"Preparing {name}", total=total))
+                task.append(bar.add_task(text, total=total))
             bar.update(task[0], completed=done)
 
         yield show
@@ -67,8 +68,10 @@ class TrainingDisplay:
 
     @hookimpl
     def run_started(self, run: Any) -> None:
-        epochs = run.config["training"]["epochs"]
-        self.say(f"Training to epoch {epochs} in {run.path} (Ctrl-C saves, --resume continues)")
+        training, processes = run.config["training"], distributed.size()
+        shared = f" with {processes} processes, batches of {processes} x {training['batch_size']}"
+        where = f"{run.path}{shared if processes > 1 else ''}"
+        self.say(f"Training to epoch {training['epochs']} in {where} (Ctrl-C saves, --resume continues)")
 
     @hookimpl
     def metrics_logged(self, run: Any, step: int, metrics: dict[str, float]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,12 +15,29 @@ if TYPE_CHECKING:
 
 MENTIONED = 5  # skipped files named on the screen
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def place_options(command: Function) -> Function:
+    """Adds --data, --set OPTION=VALUE and --cache, as `data`, `settings` and `cache`."""
+    for option in (
+        click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder for prepared data sets."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="OPTION=VALUE",
+            help="An option of the data set; may be repeated.",
+        ),
+        click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files."),
+    ):
+        command = option(command)
+    return command
+
 
 @click.command()
 @click.argument("dataset")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set's files.")
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the data set.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for prepared data sets.")
+@place_options
 @click.option("--workers", type=click.IntRange(1), help="Processes that read; default: one a core.")
 @click.option("--strict", is_flag=True, help="Fail where any file cannot be read, naming the first.")
 @click.option("--verify", is_flag=True, help="Compare the files' contents, not only names and sizes.")
@@ -32,8 +50,22 @@ def prepare(
     strict: bool,
     verify: bool,
 ) -> None:
-    """Build or refresh the prepared form of DATASET."""
+    """Build or refresh the prepared form of DATASET.
+
+    `seqdens list datasets` names them; `seqdens show DATASET` gives the options of one.
+    """
     from seqdens.components import dataset as component
+
+    options = parse_options(settings)
+    root = options.pop("root", None)
+    prepared = prepare_with_display(
+        component(dataset, **options), data or root, folder=cache, workers=workers, verify=verify, strict=strict
+    )
+    click.echo(f"Prepared at {prepared.path}")
+
+
+def parse_options(settings: tuple[str, ...]) -> dict[str, Any]:
+    """A data set's options from `OPTION=VALUE`, `root` a path; raises `UsageError` for what reads otherwise."""
     from seqdens.configuration import parse_setting
 
     if wrong := [text for text in settings if "=" not in text]:
@@ -42,23 +74,20 @@ def prepare(
     options = {option: value for _, option, value in parsed}
     if "name" in options:
         raise UsageError("the data set's name is the argument DATASET, not a setting.")
-    root = options.pop("root", None)
-    root = data or (None if root is None else Path(str(root)))
-    prepared = prepare_with_display(
-        component(dataset, **options), root, folder=cache, workers=workers, verify=verify, strict=strict
-    )
-    click.echo(f"Prepared at {prepared.path}")
+    return options | ({"root": Path(str(options["root"]))} if "root" in options else {})
 
 
-def prepare_with_display(component: Any, root: Path | None, *, strict: bool = False, **settings: Any) -> Prepared:
+def prepare_with_display(
+    component: Any, root: Path | None, *, strict: bool = False, stderr: bool = False, **settings: Any
+) -> Prepared:
     """`seqdens.prepare.prepare` with progress, and a summary of what is there and what was skipped."""
     from rich.console import Console
 
-    from seqdens.cli.display import preparing
+    from seqdens.cli.display import counting
     from seqdens.prepare import MAX_SKIPPED, prepare
 
-    console = Console(highlight=False, soft_wrap=True)
-    with preparing(console, component.name) as progress:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    with counting(console, f"Preparing {component.name}") as progress:
         prepared = prepare(
             component,
             root,
@@ -67,19 +96,21 @@ def prepare_with_display(component: Any, root: Path | None, *, strict: bool = Fa
             max_skipped=0.0 if strict else MAX_SKIPPED,
             **settings,
         )
-    summarise(prepared)
+    summarise(prepared, stderr)
     return prepared
 
 
-def summarise(prepared: Prepared) -> None:
+def summarise(prepared: Prepared, stderr: bool = False) -> None:
     """Print what is in a prepared data set, and what is not and why."""
     from seqdens.datasets.base import SPLITS
 
     about = prepared.provenance
     name = about.dataset + (" (synthetic)" if about.synthetic else "")
     counts = ", ".join(f"{len(prepared.split(split)):,} {split}" for split in SPLITS)
-    click.echo(f"{name}: {len(prepared):,} {about.record_name}s ({counts}), {prepared.starts[-1]:,} points")
+    skips = f", {len(prepared.skipped):,} skipped" if prepared.skipped else ""
+    points = f"{prepared.starts[-1]:,} points"
+    click.echo(f"{name}: {len(prepared):,} {about.record_name}s ({counts}), {points}{skips}", err=stderr)
     for skipped in prepared.skipped[:MENTIONED]:
-        click.echo(f"  skipped {skipped.path}: {skipped.reason}")
+        click.echo(f"  skipped {skipped.path}: {skipped.reason}", err=stderr)
     if len(prepared.skipped) > MENTIONED:
-        click.echo(f"  ... and {len(prepared.skipped) - MENTIONED} more, listed in {prepared.path}")
+        click.echo(f"  ... and {len(prepared.skipped) - MENTIONED} more, listed in {prepared.path}", err=stderr)

@@ -36,14 +36,26 @@ class Distribution(ABC):
     def mean(self) -> Tensor:
         """The expected point (B, T, D); probabilities for binary columns."""
 
+    def predictions(self) -> dict[str, Tensor]:
+        """Single points (B, T, D) to predict, by name: "mean", and what else a distribution has to offer."""
+        return {"mean": self.mean()}
+
+    def sigmas_at(self, targets: Tensor) -> Tensor | None:
+        """Standard deviations (B, T, R) of the R real columns, of the part most responsible for targets (B, T, D).
+
+        In the units of the targets; None where a distribution has no such parts.
+        """
+        return None
+
 
 class Head(nn.Module, ABC):
     """`__init__(self, input_size, columns, *, option=default, ...)`; raises `UsageError` for columns it cannot model.
 
-    `noise_size` is how many uniform numbers one draw consumes.
+    `noise_size` is how many uniform numbers one draw consumes, `sigma_floor` what no standard deviation falls below.
     """
 
     noise_size: int
+    sigma_floor: float = 0.0
 
     def __init__(self, input_size: int, columns: Sequence[Column]) -> None:
         super().__init__()

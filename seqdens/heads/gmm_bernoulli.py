@@ -57,9 +57,8 @@ class MixtureBernoulli(Distribution):
         Raises `DataError` for NaN in the targets (B, T, D).
         """
         self._refuse_missing(targets)
-        points = list(zip(self.columns, targets.unbind(-1), strict=True))
-        x = torch.stack([value for column, value in points if column.kind == "real"], -1)
-        terms = {REAL: (self.weight_logits.log_softmax(-1) + self._log_normal(x)).logsumexp(-1)}
+        terms = {REAL: self._log_joint(targets).logsumexp(-1)}
+        points = zip(self.columns, targets.unbind(-1), strict=True)
         binary = [(column.name, value) for column, value in points if column.kind == "binary"]
         for (name, value), logit in zip(binary, self.binary_logits.unbind(-1), strict=True):
             terms[name] = F.logsigmoid((2 * value - 1) * logit)
@@ -91,6 +90,20 @@ class MixtureBernoulli(Distribution):
     def heaviest_mean(self) -> Tensor:
         """As `mean`, but the mean of the component of the largest weight alone (B, T, D)."""
         return self._point(select(self.means, self.weight_logits.argmax(-1)), self.binary_logits.sigmoid())
+
+    def predictions(self) -> dict[str, Tensor]:
+        """The mean of the mixture, "mean", and that of its heaviest component, "heaviest" (B, T, D)."""
+        return {"mean": self.mean(), "heaviest": self.heaviest_mean()}
+
+    def sigmas_at(self, targets: Tensor) -> Tensor:
+        """Standard deviations (B, T, R) of the component most responsible for targets (B, T, D)."""
+        return select(self.log_sigmas, self._log_joint(targets).argmax(-1)).exp()
+
+    def _log_joint(self, targets: Tensor) -> Tensor:
+        """Log of weight times density (B, T, K) of the components at the real columns of targets (B, T, D)."""
+        points = zip(self.columns, targets.unbind(-1), strict=True)
+        x = torch.stack([value for column, value in points if column.kind == "real"], -1)
+        return self.weight_logits.log_softmax(-1) + self._log_normal(x)
 
     def _log_normal(self, x: Tensor) -> Tensor:
         """The components' log-densities (B, T, K) at x (B, T, R)."""
@@ -145,6 +158,14 @@ def correlate(normals: Tensor, r: Tensor) -> Tensor:
     return torch.stack(columns, -1)
 
 
+def correlations_of(covariance: Tensor) -> Tensor:
+    """The numbers r (P,) of a covariance matrix (R, R); raises `torch.linalg.LinAlgError` for a singular one."""
+    factor = torch.linalg.cholesky(covariance)
+    left = factor.square().flip(1).cumsum(1).flip(1).sqrt()  # what the columns before j leave of a row's length
+    below_diagonal = torch.tril_indices(len(factor), len(factor), -1).unbind()
+    return (factor / left)[below_diagonal].atanh()
+
+
 class GMMBernoulli(Head):
     """The output layer of Graves (2013): 121 numbers for (x, y, stroke_end) and 20 components.
 
@@ -192,6 +213,17 @@ class GMMBernoulli(Head):
             log_sigmas = log_floor + F.softplus(log_sigmas - log_floor)
         return MixtureBernoulli(self.columns, weights, means, log_sigmas, correlations, binary)
 
+    @torch.no_grad()
+    def set_gaussian(self, mean: Tensor, covariance: Tensor, probabilities: Tensor) -> None:
+        """Predict, whatever the features, one Gaussian of mean (R,) and covariance (R, R), and these binaries (S,).
+
+        In the units of the targets; the standard deviations must be above `sigma_floor`.
+        """
+        log_sigmas = (covariance.diagonal().sqrt() - self.sigma_floor).log()
+        each = torch.cat([torch.zeros_like(mean[:1]), mean, log_sigmas, correlations_of(covariance)])
+        nn.init.zeros_(self.output.weight)
+        self.output.bias.copy_(torch.cat([each.repeat_interleave(self.components), probabilities.logit()]))
+
 
 def at_least(option: str, value: float, least: float) -> None:
     """Raises `UsageError` for an option below its least value, or NaN."""
@@ -214,4 +246,6 @@ def check_columns(columns: Sequence[Column]) -> None:
             "use a head for binary columns alone."
         )
     if len({REAL, *names}) <= len(names):
-        raise UsageError(f"binary columns {', '.join(names)}: rename those of equal name and those named {REAL!r}.")
+        raise UsageError(
+            f"gmm-bernoulli got binary columns {', '.join(names)}: rename those of equal name and those named {REAL!r}."
+        )

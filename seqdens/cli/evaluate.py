@@ -1,0 +1,179 @@
+"""`seqdens evaluate`: what trained models make of data, in stated units, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from seqdens.cli.run_data import data_options, dataset_part, prepare_part
+from seqdens.errors import SeqdensError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from seqdens.cache import Prepared
+    from seqdens.evaluation import Measures
+    from seqdens.model import SequenceModel
+
+STATIC = "static Gaussian"
+
+
+class Subject(NamedTuple):
+    """A model under its name, and what to measure it with."""
+
+    name: str
+    model: SequenceModel
+    data: Prepared
+
+
+@click.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--split", type=click.Choice(["train", "valid", "test"]), default="valid", show_default=True, help="Which records."
+)
+@click.option("--static", is_flag=True, help="Add the static Gaussian, fitted on the training split, to compare with.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one a model, instead of a table.")
+@data_options
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Records at a time.")
+def evaluate(
+    models: tuple[Path, ...],
+    split: Any,
+    static: bool,
+    as_json: bool,
+    cache: Path | None,
+    device: str,
+    batch_size: int,
+    **chosen: Any,
+) -> None:
+    """Measure how likely each MODEL, a run folder or a weights file, finds the data.
+
+    The data are by default those that the model learnt from. docs/what-the-loss-means.md explains each number.
+    """
+    from rich.console import Console
+
+    from seqdens.cli.display import counting
+    from seqdens.devices import choose_device
+    from seqdens.evaluation import measure
+
+    where = choose_device(device)
+    subjects = list(with_data(models, cache, **chosen))
+    if static:
+        subjects += static_subjects(subjects)
+    found = []
+    for name, model, data in subjects:
+        with naming(name), counting(Console(stderr=True), f"Evaluating {name}") as progress:
+            found.append(measure(model.to(where), data, split, batch_size=batch_size, progress=progress))
+    if as_json:
+        described = [
+            {"model": name, "learnt_from": model.origin.get("dataset"), **asdict(measures)}
+            for (name, model, _), measures in zip(subjects, found, strict=True)
+        ]
+        click.echo(json.dumps(described, indent=2))
+    else:
+        Console().print(table([subject.name for subject in subjects], found))
+    for line in notes(subjects, found):
+        click.echo(line, err=as_json)
+
+
+def with_data(paths: Iterable[Path], cache: Path | None, **chosen: Any) -> Iterator[Subject]:
+    """Each model with its data, of which equal ones are prepared once."""
+    from seqdens.evaluation import check_columns
+    from seqdens.model import SequenceModel
+
+    prepared: dict[str, Prepared] = {}
+    for path in paths:
+        model, part = SequenceModel.load(path), dataset_part(path, **chosen)
+        key = repr(sorted(part.items()))
+        data = prepared[key] = prepared.get(key) or prepare_part(part, cache)
+        with naming(str(path)):
+            check_columns(model, data)
+        yield Subject(str(path), model, data)
+
+
+@contextmanager
+def naming(model: str) -> Iterator[None]:
+    """Has an error in the block say of which model it is."""
+    try:
+        yield
+    except SeqdensError as error:
+        raise type(error)(f"{model}: {error}") from None
+
+
+def static_subjects(subjects: Iterable[Subject]) -> list[Subject]:
+    """The static Gaussian of each data set, in the units of the first model measured with it."""
+    from seqdens.static import static_gaussian
+
+    first: dict[Path, Subject] = {}
+    for subject in subjects:
+        first.setdefault(subject.data.path, subject)
+    return [Subject(STATIC, static_gaussian(data, like=model), data) for _, model, data in first.values()]
+
+
+def table(names: list[str], found: list[Measures]) -> Table:
+    """Measures as rows, models as columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    kinds = {measures.record_name for measures in found}
+    record = kinds.pop() if len(kinds) == 1 else "record"
+    columns = [rows(measures, record) for measures in found]
+    for label in dict.fromkeys(label for column in columns for label in column):
+        table.add_row(label, *(column.get(label, "-") for column in columns))
+    return table
+
+
+def rows(measures: Measures, record: str) -> dict[str, str]:
+    """What is measured, as a person reads it, by its label; `record` is what one is called."""
+    found = {
+        "data set": measures.dataset + (" (synthetic)" if measures.synthetic else ""),
+        "split": measures.split,
+        f"{record}s": f"{measures.records:,}",
+        "points": f"{measures.points:,}",
+        f"points per {record}": f"{measures.points_per_record:.1f}",
+        "mean, raw units": several(measures.mean),
+        "std, raw units": several(measures.std),
+        f"nats per {record}": f"{measures.nats_per_record:+.2f}",
+    }
+    found |= {f"  {name} per {record}": f"{nats:+.2f}" for name, nats in measures.terms_nats_per_record.items()}
+    found["nats per point"] = f"{measures.nats_per_point:+.3f}"
+    found |= {f"  {name} per point": f"{nats:+.3f}" for name, nats in measures.terms_nats_per_point.items()}
+    found["nats per point, raw units"] = f"{measures.raw_nats_per_point:+.3f}"
+    if measures.bits_per_point is not None:
+        found["bits per point, at most"] = f"{measures.bits_per_point:.3f}"
+    found |= {f"SSE per point, {name}": f"{square:.3f}" for name, square in measures.sse_per_point.items()}
+    if measures.share_at_floor is not None:
+        found["points at the sigma floor"] = f"{measures.share_at_floor:.2%}"
+    return found
+
+
+def several(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)
+
+
+def notes(subjects: list[Subject], found: list[Measures]) -> Iterator[str]:
+    """What the numbers depend on."""
+    yield "Losses are negative log-likelihoods, lower is better, of values scaled by mean and std unless raw is said."
+    if any(measures.bits_per_point is not None for measures in found):
+        yield "Bits are of the whole numbers that the data hold: an upper bound, by noise of up to half a raw unit."
+    for dataset, floor in dict.fromkeys((measures.dataset, measures.floor) for measures in found if measures.floor):
+        yield f"Sigma floor of {dataset}: standard deviations of at most {several(floor)}."
+    for (name, model, _), measures in zip(subjects, found, strict=True):
+        if not measures.exact:
+            yield f"{name}: its losses are at most these, a bound."
+        if (origin := model.origin.get("dataset")) != measures.dataset:
+            yield f"{name}: learnt from {origin}, measured with {measures.dataset}."
+    if len({subject.data.path for subject in subjects}) > 1:
+        yield "Not all columns are of the same data."
+    if len({(measures.mean, measures.std) for measures in found}) > 1:
+        yield "Not all columns have the same units: compare raw units or bits."
