@@ -1,6 +1,7 @@
 """Batches of records of like length, padded, in a seeded order.
 
-B records, T offsets of the longest, D columns, U characters of the longest text.
+B records, T offsets of the longest, D columns, U characters of the longest text. A rank is one of the processes
+that train together.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> lis
 def collate(data: Prepared, records: np.ndarray) -> Batch:
     """The batch of these records."""
     lengths = data.lengths_of(records)
-    points = np.zeros((len(records), int(lengths.max()), len(data.columns)), np.float32)
+    points = np.zeros((len(records), int(lengths.max(initial=0)), len(data.columns)), np.float32)
     for row, record in enumerate(records):
         data.offsets(record, out=points[row, : lengths[row]])
     text, text_lengths = encode([data.texts[record] for record in records], data.alphabet)
@@ -68,12 +69,17 @@ def encode(texts: list[str], alphabet: str) -> tuple[np.ndarray, np.ndarray]:
     return ids, lengths
 
 
-def training_batches(data: Prepared, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
-    """The batches of one epoch of the training split, in an order fixed by seed and epoch, from the `skip`-th on."""
+def training_batches(
+    data: Prepared, batch_size: int, seed: int, epoch: int, skip: int = 0, *, rank: int = 0, ranks: int = 1
+) -> Iterator[Batch]:
+    """The batches of one epoch of the training split, in an order fixed by seed and epoch, from the `skip`-th on.
+
+    Of each batch, which `batch_size` is of, rank `rank` of `ranks` gets every `ranks`-th record: a share may be empty.
+    """
     records = data.split("train")
     rng = np.random.default_rng([seed, epoch])
     for members in order(data.lengths_of(records), batch_size, rng)[skip:]:
-        yield collate(data, records[members])
+        yield collate(data, records[members[rank::ranks]])
 
 
 def evaluation_batches(data: Prepared, records: np.ndarray, batch_size: int) -> Iterator[Batch]:

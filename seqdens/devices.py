@@ -8,22 +8,34 @@ from typing import Any
 
 import torch
 
+from seqdens import distributed
 from seqdens.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is cuda, else mps, else cpu. Raises `UsageError` where it is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+    """The device of that name; "auto" is cuda, else mps, else cpu. Raises `UsageError` where it is not there.
+
+    Processes that `torchrun` started take a GPU each, and have no mps.
+    """
+    mps = torch.backends.mps.is_available() and not distributed.launched()
+    available = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     try:
-        device = torch.device(name)
+        device = torch.device(next(kind for kind, there in available.items() if there) if name == "auto" else name)
     except RuntimeError:
         device = None
     if device is None or not available.get(device.type) or (device.index or 0) >= _count(device.type):
         there = ", ".join(["auto", *(kind for kind, is_there in available.items() if is_there)])
         raise UsageError(f"device {name!r} is not available; here are: {there}.")
-    return device
+    return _own_gpu(device) if device.type == "cuda" and distributed.launched() else device
+
+
+def _own_gpu(device: torch.device) -> torch.device:
+    gpus, processes = torch.cuda.device_count(), distributed.local_size()
+    if processes > gpus:
+        raise UsageError(f"{processes} processes have {gpus} GPU(s); use --nproc-per-node {gpus}, or device cpu.")
+    if device.index is not None and processes > 1:
+        raise UsageError(f"device {str(device)!r} is one GPU, but {processes} processes need one each; say cuda.")
+    return torch.device("cuda", distributed.local_rank()) if device.index is None else device
 
 
 def _count(kind: str) -> int:

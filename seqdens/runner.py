@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from seqdens import components
+from seqdens import components, distributed
 from seqdens.cache import Prepared
 from seqdens.configuration import Config
-from seqdens.drawing import plot_loss
 from seqdens.export import save_records
 from seqdens.model import SequenceModel
+from seqdens.plots import plot_loss
 from seqdens.plugins import Events
 from seqdens.training.run_folder import Run
 from seqdens.training.trainer import Trainer
@@ -31,24 +31,25 @@ def train_and_sample(
     """Train the run's model on `data`, draw samples with its best weights, and leave the pictures.
 
     Returns the metrics of each epoch. Run events are told of each stage, and of a failure before it is raised.
-    What cannot be built leaves no folder behind.
+    What cannot be built leaves no folder behind. Of several processes the first alone draws, writes and tells.
     """
     config = run.config
     trainer = Trainer(**config["training"])
     torch.manual_seed(trainer.seed)
     model = SequenceModel.for_data(data, component("encoder", config["encoder"]), component("head", config["head"]))
-    if not resume:
-        run.start(overwrite=overwrite)
-    events.run_started(run=run)
-    try:
-        history = trainer.fit(model, data, run=run, resume=resume, events=events)
-        plot_history(run.path / "loss.png", history)
-        events.samples_drawn(run=run, paths=draw_samples(run, model, config))
-        events.run_finished(run=run, metrics=history[-1] if history else {})
-        return history
-    except BaseException as error:
-        events.run_failed(run=run, error=error)
-        raise
+    if distributed.rank() > 0:
+        return trainer.fit(model, data, run=run, resume=resume)
+    with run.opened(resume=resume, overwrite=overwrite):
+        events.run_started(run=run)
+        try:
+            history = trainer.fit(model, data, run=run, resume=resume, events=events)
+            plot_history(run.path / "loss.png", history)
+            events.samples_drawn(run=run, paths=draw_samples(run, model, config))
+            events.run_finished(run=run, metrics=history[-1] if history else {})
+            return history
+        except BaseException as error:
+            events.run_failed(run=run, error=error)
+            raise
 
 
 def draw_samples(run: Run, model: SequenceModel, config: Config) -> list[Path]:
@@ -64,8 +65,8 @@ def draw_samples(run: Run, model: SequenceModel, config: Config) -> list[Path]:
 
 def caption(model: SequenceModel, bias: float) -> str:
     """What a picture of samples says about where they come from."""
-    origin = model.origin.get("dataset", "unknown data") + (" (synthetic)" if model.origin.get("synthetic") else "")
-    return f"seqdens samples, learnt from {origin}, bias {bias:g}"
+    origin, mark = model.origin.get("dataset", "unknown data"), " (synthetic)" if model.origin.get("synthetic") else ""
+    return f"seqdens samples, learnt from {origin}{mark}, bias {bias:g}"
 
 
 def plot_history(path: Path, history: list[dict[str, float]]) -> None:

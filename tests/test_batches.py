@@ -90,6 +90,21 @@ def test_an_epoch_goes_on_where_it_was_left(data, skip):
     assert all(equal(batch, other) for batch, other in zip(rest, whole[skip:], strict=True))
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_ranks_share_the_batches_of_one(data, ranks):
+    shares = [training_batches(data, 8, 3, 1, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for whole, *parts in zip(training_batches(data, 8, 3, 1), *shares, strict=True):
+        sizes = [len(part.records) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert sorted(torch.cat([part.records for part in parts]).tolist()) == sorted(whole.records.tolist())
+    assert len(whole.records) > 0
+
+
+def test_a_share_may_be_empty(data):
+    batch = collate(data, np.array([], int))
+    assert [tuple(tensor.shape) for tensor in batch] == [(0, 0, 3), (0,), (0, 0), (0,), (0,)]
+
+
 def test_a_batch_holds_the_records_and_zeros_beyond_them(data):
     records = np.array([7, 0, 63, 22])
     batch = collate(data, records)

@@ -109,7 +109,7 @@ def test_a_broken_command_breaks_nothing_but_itself(use: Use, name: str, reason:
 def test_an_unknown_command_suggests_the_nearest() -> None:
     unknown = call("lst")
     assert unknown.exit_code == 2
-    assert "Error: No such command 'lst'; did you mean 'list'? known: list, plugins," in unknown.stderr
+    assert "Error: No such command 'lst'; did you mean 'list'? known: evaluate, list, plot, plugins," in unknown.stderr
 
 
 @pytest.mark.parametrize(("kind", "status"), [(UsageError, 2), (DataError, 1)])
@@ -172,6 +172,7 @@ def test_list_names_and_owners(use: Use) -> None:
     assert encoders.stdout.splitlines() == [
         "good          seqdens-double 5.0",
         "good          seqdens-good 1.2",
+        f"memoryless    seqdens {__version__}",
         "nested        seqdens-good 1.2",
         f"stacked-lstm  seqdens {__version__}",
     ]

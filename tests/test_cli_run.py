@@ -15,8 +15,9 @@ import torch
 from click.testing import CliRunner, Result
 
 import seqdens
-from seqdens import components
+from seqdens import components, distributed
 from seqdens.cli import cli
+from seqdens.cli.run import started_as
 from seqdens.datasets.base import Column, Dataset, Record, Source
 from seqdens.model import SequenceModel
 from seqdens.training import trainer
@@ -59,6 +60,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(components, "_registered", [])
     return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def epochs_of(folder: Path) -> list[int]:
@@ -108,9 +113,9 @@ def test_a_run_s_configuration_repeats_it_exactly(here: Path) -> None:
 
 def test_a_folder_with_a_run_is_refused_unless_it_is_meant(here: Path) -> None:
     assert run("--epochs", 1, "--out", "out").exit_code == 0
-    before = {path.name: path.read_bytes() for path in (here / "out").iterdir()}
+    before = contents(here / "out")
     assert_refused(run("--out", "out"), 2, "out already holds a run", "--resume", "--overwrite")
-    assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before
+    assert contents(here / "out") == before
     assert_refused(run("--out", "out", "--resume", "--overwrite"), 2, "exclude each other")
     assert run("--out", "out", "--overwrite", "--epochs", 1, "--seed", 8).exit_code == 0
     assert read_config(here / "out" / "config.toml")["training"]["seed"] == 8
@@ -122,6 +127,12 @@ def test_resuming_nothing_starts_and_says_so(here: Path) -> None:
     assert "There is nothing saved at out to resume; it starts anew." in done.output
     assert {path.name for path in (here / "out").iterdir()} == INK_FILES
     (here / "out" / "trainer.pt").unlink()
+    before = contents(here / "out")
+    refused = call("run", "handwriting", "--out", "out", "--resume")
+    assert_refused(refused, 1, "out holds best.safetensors and last.safetensors, but no trainer.pt", "--overwrite")
+    assert contents(here / "out") == before
+    for name in ("best", "last"):
+        (here / "out" / f"{name}.safetensors").unlink()
     again = call("run", "handwriting", "--out", "out", "--resume")
     assert "There is nothing saved at out to resume" in again.output
     assert again.exit_code == 0
@@ -152,10 +163,10 @@ def test_a_run_that_does_not_fit_is_not_resumed_and_stays_as_it_was(
     here: Path, change: tuple[str, ...], said: str
 ) -> None:
     run("--epochs", 1, "--out", "out")
-    before = {path.name: path.read_bytes() for path in (here / "out").iterdir()}
+    before = contents(here / "out")
     refused = call("run", "handwriting", "--resume", "--out", "out", "--epochs", 2, *change)
     assert_refused(refused, 1, said, "--overwrite")
-    assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before
+    assert contents(here / "out") == before
 
 
 @pytest.mark.usefixtures("_heed_interrupts")
@@ -211,6 +222,22 @@ def test_a_process_that_is_interrupted_saves_and_resumes(here: Path) -> None:
     resumed = call("run", "handwriting", "--resume", "--out", "out", "--epochs", done + 1)
     assert resumed.exit_code == 0, resumed.output
     assert epochs_of(here / "out") == list(range(1, done + 2))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "here", "command"),
+    [
+        (1, 1, "seqdens"),
+        (2, 2, "torchrun --nproc-per-node 2 -m seqdens"),
+        (4, 2, "torchrun ... -m seqdens"),
+    ],
+)
+def test_how_to_go_on_names_the_command_that_it_was(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, here: int, command: str
+) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: ranks)
+    monkeypatch.setattr(distributed, "local_size", lambda: here)
+    assert started_as() == command
 
 
 class Prices(Dataset):

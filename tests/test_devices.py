@@ -49,6 +49,51 @@ def test_a_device_number_beyond_the_last_is_refused(machine: Any) -> None:
         choose_device("cuda:2")
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call for a process that `torchrun` started: its number on its machine, and how many there are."""
+
+    def start(number: int, processes: int) -> None:
+        names = ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        for name, value in zip(names, ("run", number, processes), strict=True):
+            monkeypatch.setenv(name, str(value))
+
+    return start
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_processes_take_a_gpu_each(machine: Any, started: Any, name: str) -> None:
+    machine(cuda=4)
+    for number in range(3):
+        started(number, 3)
+        assert choose_device(name) == torch.device("cuda", number)
+    assert choose_device("cpu") == CPU
+
+
+def test_more_processes_than_gpus_are_refused(machine: Any, started: Any) -> None:
+    machine(cuda=2)
+    started(0, 3)
+    with pytest.raises(UsageError, match="3 processes have 2 GPU"):
+        choose_device("auto")
+
+
+def test_several_processes_do_not_share_a_gpu(machine: Any, started: Any) -> None:
+    machine(cuda=2)
+    started(0, 2)
+    with pytest.raises(UsageError, match="device 'cuda:1' is one GPU, but 2 processes need one each; say cuda"):
+        choose_device("cuda:1")
+    started(0, 1)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_processes_of_torchrun_have_no_mps(machine: Any, started: Any) -> None:
+    machine(mps=True)
+    started(0, 2)
+    assert choose_device("auto") == CPU
+    with pytest.raises(UsageError, match="device 'mps' is not available; here are: auto, cpu"):
+        choose_device("mps")
+
+
 @pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_a_gpu_is_fast_at_bf16_from_ampere_on(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fast: bool

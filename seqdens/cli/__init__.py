@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from seqdens.components import CORE, registry
+from seqdens.distributed import first_alone_prints, join
 from seqdens.errors import SeqdensError
 from seqdens.registry import Provider
 from seqdens.version import __version__
@@ -118,5 +120,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console command `seqdens`."""
-    cli(prog_name="seqdens")
+    """The console command `seqdens`; of processes that `torchrun` started the first alone prints."""
+    join()
+    try:
+        with first_alone_prints():
+            cli(prog_name="seqdens")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on Ctrl-C ends the process, without a traceback

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from seqdens import distributed
 from seqdens.components import experiment as find_experiment
 from seqdens.errors import SeqdensError, UsageError
 
 if TYPE_CHECKING:
+    from seqdens.cache import Prepared
     from seqdens.configuration import Config
     from seqdens.training.run_folder import Run
 
@@ -20,25 +22,27 @@ RUNS = Path("runs")
 
 @click.command()
 @click.argument("experiment")
-@click.option("--dataset", metavar="NAME", help="Another data set.")
+@click.option("--dataset", metavar="NAME", help="Another data set than the experiment's.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files.")
-@click.option("--encoder", metavar="NAME", help="Another encoder, with its own defaults.")
-@click.option("--head", metavar="NAME", help="Another head, with its own defaults.")
-@click.option("--set", "settings", multiple=True, metavar="PART.OPTION=VALUE", help="One option; may be repeated.")
+@click.option("--encoder", metavar="NAME", help="Another encoder than the experiment's.")
+@click.option("--head", metavar="NAME", help="Another head than the experiment's.")
+@click.option("--set", "settings", multiple=True, metavar="PART.OPTION=VALUE", help="An option; may be repeated.")
 @click.option("--preset", metavar="NAME", help="A named recipe of the experiment, such as quick or paper.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Options from a config.toml.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="Options from the config.toml of a run."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="The run folder; default: a new one in runs/.",
 )
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--device", metavar="NAME", help="Where to train: auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the training data.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Of initial weights, data order and samples.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder for prepared data sets.")
-@click.option("--resume", is_flag=True, help="Continue the run in the folder.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in the folder.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out; default: the last one in runs/.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 def run(
     experiment: str,
     data: Path | None,
@@ -51,11 +55,33 @@ def run(
     overwrite: bool,
     **given: Any,
 ) -> None:
-    """Train the model of EXPERIMENT and draw samples from it."""
-    from seqdens.training.run_folder import Run
+    """Train the model of EXPERIMENT and draw samples from it.
 
+    `seqdens list` names experiments, data sets, encoders and heads; `seqdens show NAME` gives the options of each.
+    PART is dataset, encoder, head, training or sampling, as in --set encoder.layers=2.
+    """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other; give one of them.")
+    run, resuming = distributed.from_first(
+        lambda: open_run(experiment, out, resume, overwrite, config, preset, data, settings, **given)
+    )
+    carry_out(experiment, run, cache, resuming, overwrite)
+
+
+def open_run(
+    experiment: str,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    config: Path | None,
+    preset: str | None,
+    data: Path | None,
+    settings: tuple[str, ...],
+    **given: Any,
+) -> tuple[Run, bool]:
+    """The run of the command line's options, nothing written yet, and whether it goes on with one in its folder."""
+    from seqdens.training.run_folder import Run
+
     run = Run(out or default_folder(experiment, resume))
     resuming = resume and run.exists
     if resuming and (config or preset):
@@ -65,8 +91,9 @@ def run(
     source = run.config_file if resuming else config
     run.config = configure(experiment, source, None if resuming else preset, data, settings, **given)
     if resume and not run.trainer_state.exists():
+        run.check_resumable()
         click.echo(f"There is nothing saved at {run.path} to resume; it starts anew.")
-    carry_out(experiment, run, cache, resuming, overwrite)
+    return run, resuming
 
 
 def default_folder(experiment: str, resume: bool) -> Path:
@@ -113,14 +140,9 @@ def configure(
 
 def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite: bool) -> None:
     """Prepare the data, train, sample, and say where everything is."""
-    from seqdens.cli.prepare import prepare_with_display
-    from seqdens.runner import component
     from seqdens.training.run_folder import FILES
-    from seqdens.training.trainer import Trainer
 
-    Trainer(**run.config["training"])  # says what it refuses before the data are prepared
-    part = run.config["dataset"]
-    data = prepare_with_display(component("dataset", part), part.get("root"), folder=cache)
+    data = distributed.first_on_each_machine(lambda: prepare(run, cache))
     train(run, data, resuming, overwrite)
     files = [name for name in FILES if (run.path / name).exists()]
     pictures = "samples.png" in files
@@ -128,7 +150,27 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
     click.echo(f"\n{run.path}: {', '.join(files)}")
     click.echo(f"Next: open {quote(str(run.path / ('samples.png' if pictures else 'samples.csv')))}")
     click.echo(f"      seqdens sample {folder} -n 4 --bias 1 --seed 2 --out more{'.svg' if pictures else '.csv'}")
-    click.echo(f"      seqdens run {name} --resume --out {folder} --epochs {2 * run.config['training']['epochs']}")
+    epochs = 2 * run.config["training"]["epochs"]
+    click.echo(f"      {started_as()} run {name} --resume --out {folder} --epochs {epochs}")
+
+
+def prepare(run: Run, cache: Path | None) -> Prepared:
+    """The data of a run, once its training options are seen to be possible."""
+    from seqdens.cli.prepare import prepare_with_display
+    from seqdens.runner import component
+    from seqdens.training.trainer import Trainer
+
+    Trainer(**run.config["training"])
+    part = run.config["dataset"]
+    return prepare_with_display(component("dataset", part), part.get("root"), folder=cache)
+
+
+def started_as() -> str:
+    """The command that this process is, for a person to repeat."""
+    if distributed.size() == 1:
+        return "seqdens"
+    machine = distributed.size() == distributed.local_size()
+    return f"torchrun {f'--nproc-per-node {distributed.size()}' if machine else '...'} -m seqdens"
 
 
 def train(run: Run, data: Any, resuming: bool, overwrite: bool) -> None:
@@ -136,14 +178,15 @@ def train(run: Run, data: Any, resuming: bool, overwrite: bool) -> None:
     from rich.console import Console
 
     from seqdens.cli.display import TrainingDisplay
-    from seqdens.plugins import load_events
+    from seqdens.plugins import Events, load_events
     from seqdens.runner import train_and_sample
 
     display = TrainingDisplay(Console(), data.provenance.record_name)
+    events = load_events([display]) if distributed.rank() == 0 else Events([], [])
     try:
-        train_and_sample(run, data, load_events([display]), resume=resuming, overwrite=overwrite)
+        train_and_sample(run, data, events, resume=resuming, overwrite=overwrite)
     except KeyboardInterrupt:
         if run.trainer_state.exists():
-            again = f"seqdens run {run.config['experiment']} --resume --out {quote(str(run.path))}"
+            again = f"{started_as()} run {run.config['experiment']} --resume --out {quote(str(run.path))}"
             click.echo(f"\nStopped; what is saved goes on with: {again}", err=True)
         raise

@@ -1,7 +1,9 @@
 """The training loop: steps over bucketed batches, validation each epoch, best and last, resumed bit for bit.
 
 B records of a batch. The loss differentiated is the sum in nats over each record, so that the clip ranges of
-Graves (2013) mean what they mean; parameter gradients are divided by B afterwards.
+Graves (2013) mean what they mean; parameter gradients are divided by B afterwards. Where `torchrun` started several
+processes, the ranks, each takes its share of every batch and of validation, and B counts the records of all: their
+weights stay equal, and so do their decisions.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from msgspec import Meta
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from seqdens import distributed
 from seqdens.batches import Batch, evaluation_batches, training_batches
 from seqdens.cache import Prepared
 from seqdens.devices import autocast, choose_device
@@ -45,12 +48,20 @@ class Events(Protocol):
 class Trainer:
     """Fits a model to a prepared data set.
 
+    >>> import seqdens
+    >>> data = seqdens.load("hershey", lines=6, writers=3)
+    >>> encoder, head = seqdens.encoder("stacked-lstm", hidden_size=4, layers=1), seqdens.head("gmm-bernoulli")
+    >>> model = seqdens.SequenceModel.for_data(data, encoder, head)
+    >>> history = seqdens.Trainer(epochs=2, optimiser="adam", learning_rate=0.01).fit(model, data)
+    >>> history[1]["train_nats_per_point"] < history[0]["train_nats_per_point"]
+    True
+
     Options:
         epochs: passes over the training split
         optimiser: graves-rmsprop, or any optimiser of torch.optim by its name
         learning_rate: of the optimiser
         decay: share of all steps, at the end, over which the learning rate falls to zero
-        batch_size: records in a batch
+        batch_size: records in a batch, of each process where torchrun started several
         patience: epochs without a better validation loss after which training stops, 0 for never
         seed: of initial weights, data order and samples
         device: auto, cpu, cuda, cuda:1, mps
@@ -90,9 +101,11 @@ class Trainer:
 
         With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit.
         Losses are nats per point and per record, in normalised units. Ctrl-C saves, then raises
-        `KeyboardInterrupt`; a loss that is not finite raises `DataError`.
+        `KeyboardInterrupt`; a loss that is not finite raises `DataError`. Processes that `torchrun` started train
+        together, from the first one's weights; it alone writes and tells events.
         """
-        return _Fit(self, model, data, run, events).fit(resume)
+        distributed.join()
+        return _Fit(self, model, data, run, events).fit(run if resume else None)
 
 
 class _Fit:
@@ -101,24 +114,24 @@ class _Fit:
     def __init__(
         self, trainer: Trainer, model: SequenceModel, data: Prepared, run: Run | None, events: Events | None
     ) -> None:
-        self.options, self.data, self.run, self.events = trainer, data, run, events
+        self.options, self.data = trainer, data
+        self.run, self.events = (run, events) if distributed.rank() == 0 else (None, None)
         self.model = model.to(trainer.device)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimiser: Optimizer = make_optimiser(trainer.optimiser, self.parameters, trainer.learning_rate)
         self.progress = Progress()
-        self.batches = -(-len(data.split("train")) // trainer.batch_size)
+        self.batch_size = trainer.batch_size * distributed.size()
+        self.batches = -(-len(data.split("train")) // self.batch_size)
         self.best_weights: dict[str, torch.Tensor] = {}
         self.points_per_second = 0.0
 
-    def fit(self, resume: bool) -> list[Metrics]:
-        if resume and self.run and self.run.trainer_state.exists():
-            self._resume(self.run)
+    def fit(self, before: Run | None) -> list[Metrics]:
+        if before and distributed.from_first(before.trainer_state.exists):
+            distributed.exchange(lambda: self._resume(before))
+        self._align()
         with interruptible() as interrupt:
             while self.progress.epoch < self.options.epochs and not self._out_of_patience():
                 self._epoch(interrupt)
-                if interrupt:
-                    self._save()
-                    raise KeyboardInterrupt
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
         return self.progress.history
@@ -132,8 +145,16 @@ class _Fit:
                 f"{run.path} is trained for {self.progress.epoch} epochs already; training.epochs is "
                 f"{self.options.epochs}, but must be more to go on."
             )
-        if run.config:
+        if self.run and run.config:
             run.write_config()  # not before the state is seen to fit it
+
+    def _align(self) -> None:
+        """All ranks start from the first one's weights; raises `DataError` where something else is not as there."""
+        first, *others = distributed.exchange(self._identity)
+        different = [name for name in first if any(other[name] != first[name] for other in others)]
+        if different:
+            raise DataError(f"the ranks differ in {' and '.join(different)}; give all the same options and data.")
+        distributed.copy_from_first(self.model.state_dict().values())
 
     def _identity(self) -> dict[str, Any]:
         """What resuming may not change: the network, the order of the batches and their scaling, the optimiser."""
@@ -141,7 +162,7 @@ class _Fit:
             "encoder": str(self.model.components["encoder"].describe()),
             "head": str(self.model.components["head"].describe()),
             "optimiser": self.options.optimiser.lower(),
-            "batch size": self.options.batch_size,
+            "batch size": self.batch_size,
             "seed": self.options.seed,
             "number of training records": len(self.data.split("train")),
             "scaling of the data": [self.model.mean, self.model.std],
@@ -151,20 +172,25 @@ class _Fit:
         return bool(self.options.patience) and (self.progress.epoch - self.progress.best_epoch >= self.options.patience)
 
     def _epoch(self, interrupt: Interrupt) -> None:
-        progress = self.progress
+        progress, share = self.progress, {"rank": distributed.rank(), "ranks": distributed.size()}
         self.model.train()
         for batch in training_batches(
-            self.data, self.options.batch_size, self.options.seed, progress.epoch, skip=progress.batch
+            self.data, self.batch_size, self.options.seed, progress.epoch, skip=progress.batch, **share
         ):
-            self._step(batch.to(self.options.device))
-            if interrupt:
-                return
+            self._step(batch)
+            self._stop_if(interrupt)
         started = time.perf_counter()
         validation = self._validate(interrupt)
-        if interrupt:
-            return
+        self._stop_if(interrupt)
         progress.seconds += time.perf_counter() - started
         self._finish_epoch(validation)
+        self._stop_if(interrupt)
+
+    def _stop_if(self, interrupt: Interrupt) -> None:
+        """Saves and raises on all ranks, at the same step, where one was asked to stop."""
+        if any(distributed.exchange(lambda: interrupt.asked)):
+            self._save()
+            raise KeyboardInterrupt
 
     def _step(self, batch: Batch) -> None:
         started = time.perf_counter()
@@ -172,21 +198,27 @@ class _Fit:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.zero_grad(set_to_none=True)
+        loss = _sum(distributed.exchange(lambda: self._differentiate(batch)))
+        self._check("loss", loss.nats)
+        distributed.sum_gradients(self.parameters)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self._check("largest gradient", get_total_norm(gradients, torch.inf).item())
+        torch._foreach_div_(gradients, loss.records)
+        self.optimiser.step()
+        self._count(loss, time.perf_counter() - started)
+        if self.events:
+            self.events.metrics_logged(run=self.run, step=self.progress.step, metrics=self._step_metrics(loss))
+
+    def _differentiate(self, batch: Batch) -> Likelihood:
+        """The sums of this rank's share, which may be empty; leaves its gradients."""
+        if not len(batch.lengths):
+            return Likelihood()
+        batch = batch.to(self.options.device)
         with autocast(self.options.device, self.options.precision):
             loss = self.model(batch)
-        total = loss.nats.sum()
-        total.backward()
-        nats, points, records = total.item(), int(batch.lengths.sum()), len(batch.lengths)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        self._check("loss", nats)
-        self._check("largest gradient", get_total_norm(gradients, torch.inf).item())
-        torch._foreach_div_(gradients, records)
-        self.optimiser.step()
-        self._count(nats, points, records, time.perf_counter() - started)
-        if self.events:
-            self.events.metrics_logged(
-                run=self.run, step=self.progress.step, metrics=self._step_metrics(nats, points, records)
-            )
+        nats = loss.nats.sum()
+        nats.backward()
+        return Likelihood(nats.item(), int(batch.lengths.sum()), len(batch.lengths))
 
     def _check(self, name: str, value: float) -> None:
         """Raises before anything is saved that could not be used."""
@@ -198,23 +230,21 @@ class _Fit:
         left = 1 - self.progress.step / (self.options.epochs * self.batches)
         return min(1.0, left / self.options.decay) if self.options.decay else 1.0
 
-    def _count(self, nats: float, points: int, records: int, seconds: float) -> None:
+    def _count(self, loss: Likelihood, seconds: float) -> None:
         progress = self.progress
         progress.batch += 1
         progress.step += 1
         progress.seconds += seconds
-        progress.nats += nats
-        progress.points += points
-        progress.records += records
-        speed = points / seconds
+        progress.nats += loss.nats
+        progress.points += loss.points
+        progress.records += loss.records
+        speed = loss.points / seconds
         self.points_per_second += (speed - self.points_per_second) * (0.05 if self.points_per_second else 1)
 
-    def _step_metrics(self, nats: float, points: int, records: int) -> Metrics:
+    def _step_metrics(self, loss: Likelihood) -> Metrics:
         total = self.options.epochs * self.batches
         done = self.progress.step
-        return {
-            "train_nats_per_point": nats / points,
-            "train_nats_per_record": nats / records,
+        return loss.metrics("train") | {
             "points_per_second": self.points_per_second,
             "epoch": self.progress.epoch + 1,
             "steps": total,
@@ -225,10 +255,11 @@ class _Fit:
         records = self.data.split("valid")
         if not len(records):
             return None
-        batches = evaluation_batches(self.data, records, self.options.batch_size)
+        share = records[distributed.rank() :: distributed.size()]
+        batches = evaluation_batches(self.data, share, self.options.batch_size)
         until_asked = takewhile(lambda batch: not interrupt, batches)
         with autocast(self.options.device, self.options.precision):
-            return evaluate(self.model, until_asked)
+            return _sum(distributed.exchange(lambda: evaluate(self.model, until_asked)))
 
     def _finish_epoch(self, validation: Likelihood | None) -> None:
         progress = self.progress
@@ -245,19 +276,36 @@ class _Fit:
         progress.history.append(metrics)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.nats, progress.points, progress.records = 0.0, 0, 0
-        if watched < progress.best:
+        better = watched < progress.best
+        if better:
             progress.best, progress.best_epoch = watched, progress.epoch
             self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            if self.run:
-                self.model.save(self.run.best)
-        self._save()
+        self._save(best=better)
         if self.events:
             self.events.epoch_finished(run=self.run, metrics=metrics)
 
-    def _save(self) -> None:
+    def _save(self, *, best: bool = False) -> None:
+        """Rank 0 writes; no other goes on, or ends, before it has."""
+        distributed.exchange(lambda: self._write(best))
+
+    def _write(self, best: bool) -> None:
         if not self.run:
             return
+        if best:
+            self.model.save(self.run.best)
         self.model.save(self.run.last)
         if self.progress.history:
             self.run.write_metrics(self.progress.history)
         checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress, self._identity())
+
+
+def _sum(shares: list[Likelihood]) -> Likelihood:
+    """Of all ranks."""
+    total = Likelihood()
+    for share in shares:
+        total.nats += share.nats
+        total.points += share.points
+        total.records += share.records
+        for name, nats in share.terms.items():
+            total.terms[name] = total.terms.get(name, 0.0) + nats
+    return total
