@@ -29,6 +29,15 @@ def register(kind: str, name: str, component: Any) -> None:
     """Make `component` known as `name` in this process, as an installed package would.
 
     Raises `UsageError` for an unknown kind and for a name that is taken.
+
+    >>> import seqdens
+    >>> from seqdens.encoders.stacked_lstm import StackedLSTM
+    >>> class OneLayer(StackedLSTM):
+    ...     def __init__(self, input_size, context_size=0, *, hidden_size: int = 64) -> None:
+    ...         super().__init__(input_size, context_size, hidden_size=hidden_size, layers=1)
+    >>> seqdens.register("encoders", "one-layer-example", OneLayer)
+    >>> seqdens.encoder("one-layer-example", hidden_size=16).build(3).output_size
+    16
     """
     owner = f"registered in code by {getattr(component, '__module__', None) or type(component).__module__}"
     for taken in registry(kind).providers():
@@ -41,17 +50,32 @@ def register(kind: str, name: str, component: Any) -> None:
 
 
 def dataset(name: str, /, **options: Any) -> Component:
-    """The data set `name` with `options`; raises `UsageError` for what is unknown or has another type."""
+    """The data set `name` with `options`; raises `UsageError` for what is unknown or has another type.
+
+    >>> dataset("hershey", lines=6).options
+    {'lines': 6}
+    """
     return registry("datasets").component(name, options)
 
 
 def encoder(name: str, /, **options: Any) -> Component:
-    """The encoder `name` with `options`; raises `UsageError` for what is unknown or has another type."""
+    """The encoder `name` with `options`; raises `UsageError` for what is unknown or has another type.
+
+    >>> encoder("stacked-lstm", layers=1).describe()
+    {'name': 'stacked-lstm', 'hidden_size': 400, 'layers': 1, 'gate_clip': 10.0}
+    >>> encoder("stacked-lstm", depth=1)
+    Traceback (most recent call last):
+    seqdens.errors.UsageError: 'stacked-lstm' has no option 'depth'; known: gate_clip, hidden_size, layers.
+    """
     return registry("encoders").component(name, options)
 
 
 def head(name: str, /, **options: Any) -> Component:
-    """The head `name` with `options`; raises `UsageError` for what is unknown or has another type."""
+    """The head `name` with `options`; raises `UsageError` for what is unknown or has another type.
+
+    >>> head("gmm-bernoulli", components=5) == head("gmm-bernoulli", components=5)
+    True
+    """
     return registry("heads").component(name, options)
 
 

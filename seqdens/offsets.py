@@ -18,7 +18,12 @@ def _differenced(columns: Sequence[Column]) -> list[int]:
 
 
 def to_offsets(points: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
-    """Offsets (T - 1, D) of points (T, D), in raw units; exact int64 for integers, else float64."""
+    """Offsets (T - 1, D) of points (T, D), in raw units; exact int64 for integers, else float64.
+
+    >>> from seqdens.datasets.base import STROKE_END, X, Y
+    >>> to_offsets(np.array([[5, 5, 0], [9, 6, 1], [20, 0, 1]]), (X, Y, STROKE_END)).tolist()
+    [[4, 1, 1], [11, -6, 1]]
+    """
     values: np.ndarray = points.astype(np.int64 if np.issubdtype(points.dtype, np.integer) else np.float64)
     differenced = _differenced(columns)
     if not differenced:
@@ -29,7 +34,12 @@ def to_offsets(points: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
 
 
 def to_points(offsets: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
-    """Points (T + 1, D) float64 of offsets (T, D), from a first point of zeros; without differences (T, D)."""
+    """Points (T + 1, D) float64 of offsets (T, D), from a first point of zeros; without differences (T, D).
+
+    >>> from seqdens.datasets.base import STROKE_END, X, Y
+    >>> to_points(np.array([[4, 1, 1], [11, -6, 1]]), (X, Y, STROKE_END)).tolist()
+    [[0.0, 0.0, 0.0], [4.0, 1.0, 1.0], [15.0, -5.0, 1.0]]
+    """
     differenced = _differenced(columns)
     if not differenced:
         return offsets.astype(np.float64)

@@ -9,7 +9,7 @@ import os
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -26,6 +26,7 @@ from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source
 from seqdens.errors import DataError, SeqdensError
 from seqdens.offsets import to_offsets
 from seqdens.registry import Component, one_line
+from seqdens.training.interrupts import uninterrupted
 
 MAX_SKIPPED = 0.05  # share of what is read that may fail
 AHEAD = 4  # sources a process that are read before they are written, so that memory does not grow with the data
@@ -39,6 +40,13 @@ def load(name: str, *, root: str | Path | None = None, cache: str | Path | None 
 
     `root` is the folder of its files, `cache` where prepared files live (default: `SEQDENS_CACHE`, else the
     user's cache folder). Raises `UsageError` for unknown names and options, `DataError` for unusable files.
+
+    >>> import seqdens
+    >>> data = seqdens.load("hershey", lines=6, writers=3)
+    >>> len(data), [len(data.split(name)) for name in ("train", "valid", "test")]
+    (6, [2, 2, 2])
+    >>> [column.name for column in data.columns], data.offsets(0).shape[1]
+    (['x', 'y', 'stroke_end'], 3)
     """
     return prepare(dataset_component(name, **options), root, folder=cache)
 
@@ -153,24 +161,23 @@ def _read_all(
     workers = min(workers, max(1, len(sources) // 4))
     read = partial(read_offsets, data)
     progress(0, len(sources))
-    batches: Iterable[list[Record | Skipped]] = map(read, sources)
-    if workers > 1:
-        batches = _in_processes(read, sources, workers)
-    for done, items in enumerate(batches, 1):
-        yield from items
-        progress(done, len(sources))
+    with closing(_in_processes(read, sources, workers) if workers > 1 else (read(s) for s in sources)) as batches:
+        for done, items in enumerate(batches, 1):
+            yield from items
+            progress(done, len(sources))
 
 
 def _in_processes(
     read: Callable[[Source], list[Record | Skipped]], sources: Sequence[Source], workers: int
-) -> Iterator[list[Record | Skipped]]:
+) -> Generator[list[Record | Skipped], None, None]:
     """`map(read, sources)`, read a little ahead by forked processes that an interrupt ends at once."""
     context = multiprocessing.get_context("fork" if FORK else None)
     pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
     pending: deque[Future[list[Record | Skipped]]] = deque()
     try:
         for source in sources:
-            with warnings.catch_warnings():  # readers need none of the locks that other threads could hold
+            with uninterrupted(), warnings.catch_warnings():
+                # readers need none of the locks that other threads could hold
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
                 pending.append(pool.submit(read, source))
             if len(pending) > AHEAD * workers:
@@ -182,7 +189,8 @@ def _in_processes(
             f"one of {workers} processes that read the data was killed, perhaps for want of memory; use fewer workers."
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        with uninterrupted():
+            pool.shutdown(cancel_futures=True)
 
 
 def read_offsets(data: Dataset, source: Source) -> list[Record | Skipped]:

@@ -1,15 +1,11 @@
-"""For every test: no installed plugins, one thread, and a cache of its own, so that tests agree on every machine."""
+"""What the tests share: packages to install, small data sets and models, a full disk."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-os.environ["SEQDENS_PLUGINS"] = ""
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SITE = Path(__file__).parent / "fixtures" / "site"
 
@@ -25,13 +21,6 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Path:
 def use(site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Call with the names of fixture packages to have them alone installed."""
     return lambda *names: monkeypatch.setenv("SEQDENS_PLUGINS", ",".join(names))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEQDENS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ RECIPE = [
 @click.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show what a NAME of the list, or `training` or `sampling`, stands for, with its options."""
+    """Show what NAME, one of `seqdens list` or `training` or `sampling`, is, and its options."""
     registries = [registry(kind) for kind in KINDS]
     found = [each.provider(name) for each in registries if name in each.names()]
     found += [provider for provider in RECIPE if provider.name == name]
@@ -43,8 +43,12 @@ def describe(provider: Provider) -> str:
     component = provider.load()
     if provider.kind == "experiments":
         return f"{title}\n\n{declaration(component)}"
-    purpose = (inspect.getdoc(component) or "").partition("\n")[0]
-    return "\n".join(filter(None, (title, purpose, options(component))))
+    return "\n".join(filter(None, (title, purpose(component), options(component))))
+
+
+def purpose(component: Any) -> str:
+    """The first line of the docstring."""
+    return (inspect.getdoc(component) or "").partition("\n")[0]
 
 
 def declaration(experiment: Any) -> str:
@@ -55,13 +59,18 @@ def declaration(experiment: Any) -> str:
 
 
 def options(component: Any) -> str:
-    """Options with type, default and, where the docstring has a line `name: text`, what each does."""
+    """The options as aligned lines."""
+    rows = option_rows(component)
+    return aligned([("option", "type", "default", ""), *rows], "  ") if rows else ""
+
+
+def option_rows(component: Any) -> list[tuple[str, str, str, str]]:
+    """Name, type and default of each option and, where the docstring has a line `name: text`, what it does."""
     texts = dict(re.findall(r"^\s*(\w+): (.+)$", inspect.getdoc(component) or "", re.MULTILINE))
-    rows = [
+    return [
         (option.name, option.describe_type(), _written(option.default), texts.get(option.name, ""))
         for option in options_of(component).values()
     ]
-    return aligned([("option", "type", "default", ""), *rows], "  ") if rows else ""
 
 
 def _written(default: Any) -> str:

@@ -18,7 +18,13 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 class Column(NamedTuple):
-    """One number of a point. With `difference`, records hold values and models their changes between points."""
+    """One number of a point. With `difference`, records hold values and models their changes between points.
+
+    >>> Column("pressure", "real").states is None, Column("stroke_end", "binary").states
+    (True, 2)
+    >>> Column("colour", "category", size=5).states
+    5
+    """
 
     name: str
     kind: Literal["real", "binary", "category"]
@@ -40,7 +46,12 @@ SEQUENCE_END = Column("sequence_end", "binary", role="sequence_end")
 
 @dataclass(frozen=True)
 class Record:
-    """One sequence: `points` (T, D) in raw units, in the order of the data set's columns; y points down."""
+    """One sequence: `points` (T, D) in raw units, in the order of the data set's columns; y points down.
+
+    >>> dash = Record("dash", np.array([[0, 0, 0], [30, 0, 1]]), text="-")
+    >>> dash.split, dash.points.shape
+    ('train', (2, 3))
+    """
 
     id: str
     points: np.ndarray
