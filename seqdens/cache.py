@@ -7,6 +7,7 @@ The layout is `docs/cache-format.md`. Equal input gives equal bytes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, overload
 
 import h5py
 import numpy as np
+from h5py import h5f, h5g, h5p
 
 from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split
 from seqdens.errors import DataError, UsageError
@@ -147,6 +149,11 @@ class Prepared:
         counts = ", ".join(f"{len(self.split(name))} {name}" for name in SPLITS)
         return f"<Prepared {self.provenance.dataset}: {counts}; {self.starts[-1]} offsets>"
 
+    @property
+    def integer(self) -> bool:
+        """Whether the real columns hold whole numbers, as they came."""
+        return bool(np.issubdtype(self._reals.dtype, np.integer))
+
     def lengths_of(self, records: np.ndarray) -> np.ndarray:
         """How many offsets each of these records has."""
         return self.starts[records + 1] - self.starts[records]
@@ -183,8 +190,9 @@ def write(
         check_skipped(provenance.dataset, len(spool.splits), spool.skipped, max_skipped)
         if SPLITS.index("train") not in spool.splits:
             raise DataError(f"{provenance.dataset} has no training records among {len(spool.splits)}.")
-        with h5py.File(temporary, "w", alignment_threshold=1, alignment_interval=ALIGNMENT) as file:
-            file.attrs.update(provenance._asdict() | {"format": FORMAT})
+        with _create(temporary) as file:
+            file.attrs.update({name: _stored(value) for name, value in provenance._asdict().items()})
+            file.attrs["format"] = _stored(FORMAT)
             spool.write(file)
     return Prepared(path)
 
@@ -195,19 +203,43 @@ def check_skipped(dataset: str, records: int, skipped: Sequence[Skipped], max_sk
     if len(skipped) > max_skipped * items:
         raise DataError(
             f"{len(skipped)} of {items} items of {dataset} could not be read, more than the {max_skipped:.1%} "
-            f"that may fail; the first: {skipped[0].path}: {skipped[0].reason}"
+            f"that may fail; mend or remove them; the first: {skipped[0].path}: {skipped[0].reason}."
         )
 
 
 def _read_provenance(file: h5py.File) -> Provenance:
-    if file.attrs.get("format") != FORMAT:
+    if _plain(file.attrs.get("format")) != FORMAT:
         raise ValueError("its format attribute is missing")
     if file.attrs["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {file.attrs['schema_version']}, this seqdens reads {SCHEMA_VERSION}")
-    values = {name: file.attrs[name] for name in Provenance._fields}
-    return Provenance(
-        **{name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    )
+    return Provenance(**{name: _plain(file.attrs[name]) for name in Provenance._fields})
+
+
+def _create(path: Path) -> h5py.File:
+    """An HDF5 file of empty groups, without time stamps, and with checksums without which damage can crash HDF5."""
+    creation, access, group = (h5p.create(kind) for kind in (h5p.FILE_CREATE, h5p.FILE_ACCESS, h5p.GROUP_CREATE))
+    creation.set_obj_track_times(False)
+    group.set_obj_track_times(False)
+    access.set_alignment(1, ALIGNMENT)
+    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
+    file = h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, creation, access))
+    for name in ("skipped", *STRINGS):
+        h5g.create(file.id, name.encode(), gcpl=group)
+    return file
+
+
+def _stored(value: Any) -> Any:
+    """A text as HDF5 text of fixed length: one of variable length lies where there are no checksums."""
+    if not isinstance(value, str):
+        return value
+    encoded = value.encode()
+    return np.array(encoded, h5py.string_dtype(length=max(1, len(encoded))))
+
+
+def _plain(value: Any) -> Any:
+    """What `_stored` stored."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class _Moments:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from seqdens.errors import DataError
+from seqdens.interrupts import uninterrupted
 
 
 @contextmanager
@@ -19,12 +20,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
     missing folders above `path` are made. Raises `DataError` naming a place that cannot be written.
     """
     path = Path(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
+        folder = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            temporary = Path(folder.name) / path.name
             yield temporary
             os.replace(temporary, path)
+        finally:
+            with uninterrupted():
+                folder.cleanup()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises `DataError` naming `path` and the reason where the system refuses what the block does to write it."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise DataError(f"cannot write {str(path)!r}: {path.parent} is a file; choose another place.") from error
     except OSError as error:
-        reason = f"{path.parent} is a file" if isinstance(error, FileExistsError) else error.strerror or error
+        reason = os.strerror(error.errno) if error.errno else error  # the text of h5py is many lines
         raise DataError(f"cannot write {str(path)!r}: {reason}; choose another place.") from error

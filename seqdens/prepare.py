@@ -24,9 +24,9 @@ from seqdens.cache import Prepared, Provenance, check_skipped, write
 from seqdens.components import dataset as dataset_component
 from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source
 from seqdens.errors import DataError, SeqdensError
+from seqdens.interrupts import uninterrupted
 from seqdens.offsets import to_offsets
 from seqdens.registry import Component, one_line
-from seqdens.training.interrupts import uninterrupted
 
 MAX_SKIPPED = 0.05  # share of what is read that may fail
 AHEAD = 4  # sources a process that are read before they are written, so that memory does not grow with the data

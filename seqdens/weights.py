@@ -16,9 +16,11 @@ from torch import Tensor
 
 from seqdens.errors import DataError
 from seqdens.files import replacing
+from seqdens.registry import one_line
 
 FORMAT = "seqdens-model"
 VERSION = 1
+WANTED = "name a run folder, or best.safetensors or last.safetensors of one"
 
 
 def write_weights(path: Path, described: Mapping[str, Any], weights: dict[str, Tensor]) -> None:
@@ -38,10 +40,10 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DataError(
             f"there are no weights at {path}; a run writes best.safetensors and last.safetensors into its folder."
         ) from None
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path} is no seqdens model ({type(error).__name__}: {error}).") from None
+    except Exception as error:  # of a file from anywhere, anything may be wrong
+        raise DataError(f"{path} is no seqdens model ({one_line(error)}); {WANTED}.") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise DataError(f"{path} is no seqdens model: its description has no format {FORMAT!r}.")
+        raise DataError(f"{path} is no seqdens model: its description has no format {FORMAT!r}; {WANTED}.")
     if described.get("version") != VERSION:
         raise DataError(f"{path} has model format {described.get('version')}, this seqdens reads {VERSION}.")
     return described, weights

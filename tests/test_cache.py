@@ -108,6 +108,7 @@ def test_the_file_is_laid_out_as_documented(cache):
         file.visititems(visit)
         about = dict(file.attrs)
     assert datasets == wanted
+    about = {name: value.decode() if isinstance(value, bytes) else value for name, value in about.items()}
     assert (about.pop("format"), about.pop("mean").shape, about.pop("std").shape) == ("seqdens-cache", (2,), (2,))
     assert about == provenance()._asdict()
     assert about["options"] == '{"a": 1, "b": 2}'
@@ -117,6 +118,12 @@ def test_equal_input_gives_equal_bytes(tmp_path):
     first, second = (write(tmp_path / name, provenance(), iter(ITEMS)).path.read_bytes() for name in ("a", "b"))
     assert first == second
     assert first != write(tmp_path / "c", provenance(), ITEMS[:-1]).path.read_bytes()
+
+
+def test_no_group_has_a_time_stamp(cache):
+    with h5py.File(cache.path) as file:
+        for group in (file, file["ids"], file["skipped"], file["skipped/paths"]):
+            assert h5py.h5o.get_info(group.id).mtime == h5py.h5g.get_objinfo(group.id).mtime == 0
 
 
 @pytest.mark.parametrize(
@@ -308,6 +315,38 @@ def test_garbage_is_refused(tmp_path, content):
         Prepared(tmp_path)
 
 
+def numbers_of(path):
+    """Which bytes of the file are numbers or texts of the data."""
+    numbers = np.zeros(path.stat().st_size, bool)
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and item.nbytes:
+            numbers[item.id.get_offset() :][: item.nbytes] = True
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return numbers
+
+
+@pytest.mark.parametrize("damages", [1, 20])
+def test_damage_around_the_numbers_is_refused_or_without_effect(cache, damages):
+    content = np.frombuffer(cache.path.read_bytes(), np.uint8)
+    around = np.flatnonzero(~numbers_of(cache.path))
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(100):
+        damaged = content.copy()
+        damaged[rng.choice(around, damages)] = rng.integers(0, 256, damages)
+        cache.path.write_bytes(damaged.tobytes())
+        try:
+            data = Prepared(cache.path)
+        except DataError:
+            refused += 1
+        else:
+            assert (data.provenance, list(data.texts), data.skipped) == (provenance(), list(cache.texts), cache.skipped)
+            np.testing.assert_array_equal(data.offsets(2), RECORDS[2].points)
+    assert refused > 70
+
+
 def other_file(file):
     file.attrs["format"] = "something-else"
 
@@ -354,7 +393,7 @@ def compressed(file):
     [
         (other_file, "format"),
         (other_schema, "schema version 99, this seqdens reads 2"),
-        (no_schema, "schema_version"),
+        (no_schema, "locate attribute"),
         (no_texts, "component not found"),
         (a_group_for_an_array, "Group"),
         (fewer_splits, "4 records with"),

@@ -1,5 +1,7 @@
 """`seqdens prepare`: what it prints, and one sentence for each way to ask for what cannot be."""
 
+import re
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -111,7 +113,7 @@ def test_a_damaged_file_is_named_and_strict_refuses_it(prepare, iam, tmp_path):
     result = prepare("iamondb", "--data", iam)
     assert result.exit_code == 0, result.output
     assert f"  skipped {damaged}: is not well-formed XML" in result.output
-    assert "iamondb: 19 lines" in result.output
+    assert re.search(r"iamondb: 19 lines \(.*\), 38 points, 1 skipped\n", result.output)
     for _ in range(2):  # the cache that is there, and a new one
         strict = prepare("iamondb", "--data", iam, "--strict")
         assert strict.exit_code == 1
@@ -150,6 +152,7 @@ def test_of_many_skipped_a_few_are_shown(prepare, monkeypatch, tmp_path):
     result = prepare("half")
     assert result.exit_code == 0, result.output
     (path,) = caches(tmp_path)
+    assert ", 9 skipped\n" in result.output
     shown = "".join(f"  skipped file {n} [bold]: is empty\n" for n in range(5))
     assert f"{shown}  ... and 4 more, listed in {path}\nPrepared at {path}\n" in result.output
 

@@ -1,6 +1,8 @@
 """Files appear whole or not at all, and leave nothing beside them."""
 
 import os
+import signal
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -50,6 +52,28 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, name, reason):
 def write(path):
     with replacing(path) as temporary:
         temporary.touch()
+
+
+def test_the_many_lines_of_a_library_are_left_out(tmp_path):
+    error = OSError(28, "Can't synchronously write data (file write failed: time = now\n, errno = 28)")
+    with pytest.raises(SeqdensError, match=r"file': No space left on device; choose another place\.$"):  # noqa: SIM117
+        with replacing(tmp_path / "file"):
+            raise error
+
+
+@pytest.mark.usefixtures("_heed_interrupts")
+@pytest.mark.parametrize("written", ["another", "file"])
+def test_an_interrupt_while_it_tidies_up_leaves_nothing(tmp_path, monkeypatch, written):
+    cleanup = TemporaryDirectory.cleanup
+
+    def interrupted(folder):
+        signal.raise_signal(signal.SIGINT)
+        cleanup(folder)
+
+    monkeypatch.setattr(TemporaryDirectory, "cleanup", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "file") as temporary:
+        (temporary.parent / written).touch()
+    assert os.listdir(tmp_path) == (["file"] if written == "file" else [])
 
 
 def test_a_full_disk_is_named_as_the_reason(tmp_path):

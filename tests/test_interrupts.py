@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seqdens.training.interrupts import interruptible
+from seqdens.interrupts import interruptible, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("_heed_interrupts")
 
@@ -66,11 +66,35 @@ def test_an_ignored_signal_stays_ignored() -> None:
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
+def test_an_interrupt_waits_for_what_must_not_be_left_half_way() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append(True)
+    assert done == [True]
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    with interruptible() as interrupt:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            assert not interrupt
+        assert interrupt
+    with uninterrupted():
+        pass
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_failure_of_what_must_not_be_left_half_way_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError), uninterrupted():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
 def test_other_threads_leave_handlers_alone() -> None:
     outcome: list[Any] = []
 
     def work() -> None:
-        with interruptible() as interrupt:
+        with uninterrupted(), interruptible() as interrupt:
             outcome.extend([signal.getsignal(signal.SIGINT), bool(interrupt)])
 
     thread = threading.Thread(target=work)
@@ -82,7 +106,7 @@ def test_other_threads_leave_handlers_alone() -> None:
 def test_sigterm_ends_a_process_after_it_has_finished_its_step() -> None:
     script = (
         "import signal\n"
-        "from seqdens.training.interrupts import interruptible\n"
+        "from seqdens.interrupts import interruptible\n"
         "with interruptible() as interrupt:\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    print('step done', bool(interrupt), flush=True)\n"

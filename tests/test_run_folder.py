@@ -1,11 +1,14 @@
 """A run's folder: configuration, metrics, and what may stand in its way."""
 
+import errno
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seqdens.errors import DataError, UsageError
-from seqdens.training.run_folder import FILES, Run, read_config, without_none
+from seqdens.training.run_folder import FILES, LOCK, Run, held, read_config, without_none
 
 CONFIG = {
     "experiment": "hän\ndwriting",
@@ -35,9 +38,80 @@ def test_metrics_read_back_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_with_any_part_of_a_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
-    with pytest.raises(UsageError, match=rf"already holds a run \({name}\); use --resume .* or --overwrite"):
+    way = "--resume to continue it, or --overwrite" if name == "config.toml" else "--overwrite, or another folder"
+    with pytest.raises(UsageError, match=rf"already holds a run \({name}\); use {way}\.$"):
         Run(tmp_path).start()
     assert (tmp_path / name).read_text() == "precious"
+
+
+def test_weights_without_a_state_are_not_trained_anew(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.check_resumable()
+    run.best.write_text("precious")
+    with pytest.raises(DataError, match=r"holds best\.safetensors, but no trainer\.pt to go on from; .*--overwrite"):
+        run.check_resumable()
+    with pytest.raises(DataError, match="no trainer"), run.opened(resume=True):
+        pass
+    assert run.best.read_text() == "precious"
+    run.trainer_state.touch()
+    run.check_resumable()
+
+
+def test_an_opened_folder_is_begun_or_goes_on(tmp_path: Path) -> None:
+    run = Run(tmp_path / "new" / "run", CONFIG)
+    with run.opened():
+        assert run.exists
+    run.metrics.write_text("precious")
+    with run.opened(resume=True):
+        assert run.metrics.read_text() == "precious"
+    with pytest.raises(UsageError, match="already holds a run"), run.opened():
+        pass
+    with run.opened(overwrite=True):
+        assert not run.metrics.exists()
+    assert [path.name for path in run.path.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_is_opened_once_at_a_time(tmp_path: Path, how: dict[str, bool]) -> None:
+    first, second = Run(tmp_path / "run", CONFIG), Run(tmp_path / "run", {"experiment": "other"})
+    with first.opened():
+        first.metrics.write_text("precious")
+        with pytest.raises(UsageError, match=r"run: another run is using it; wait .*--out"), second.opened(**how):
+            pass
+        assert first.metrics.read_text() == "precious"
+        assert read_config(first.config_file)["experiment"] == CONFIG["experiment"]
+    with second.opened(overwrite=True):
+        assert read_config(first.config_file)["experiment"] == "other"
+
+
+def test_a_failure_sets_the_folder_free(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", CONFIG)
+    with pytest.raises(KeyboardInterrupt), run.opened():
+        raise KeyboardInterrupt
+    with run.opened(resume=True):
+        pass
+    assert not (run.path / LOCK).exists()
+
+
+def test_a_lock_whose_file_was_just_deleted_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / LOCK
+    with path.open("ab") as file:
+        path.unlink()
+        assert not held(file, path)
+        path.touch()
+        assert not held(file, path)
+    with path.open("ab") as file:
+        assert held(file, path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has its own locks")
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with Run(tmp_path).opened(), Run(tmp_path).opened(resume=True):
+        pass
 
 
 def test_overwriting_leaves_nothing_of_the_run_before_and_all_else(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def rewritten(path: Path, **changes: Any) -> None:
         ({"version": 99}, "has model format 99, this seqdens reads 1"),
         ({"columns": [["x", "real"]]}, "does not hold the model that it describes"),
         ({"columns": 3}, "does not hold the model that it describes"),
+        ({"columns": [["x", "real", 1, "", True], ["ends", "benary", 1, "", False]]}, r"describes .*'benary' - at "),
         ({"mean": [1.0]}, "does not hold the model that it describes"),
         ({"encoder": None}, "does not hold the model that it describes"),
         ({"encoder": {"provider": "someone", "options": {}}}, "does not hold the model that it describes"),

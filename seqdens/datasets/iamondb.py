@@ -32,7 +32,7 @@ PROTOCOLS: dict[str, dict[str, Split]] = {
     "official": {"trainset": "train", "testset_v": "valid", "testset_t": "valid", "testset_f": "test"},
 }
 EXPECTED = (
-    "the folder of IAM-OnDB is the one into which lineStrokes-all.tar.gz and ascii-all.tar.gz were unpacked "
+    "the folder into which lineStrokes-all.tar.gz and ascii-all.tar.gz of IAM-OnDB were unpacked "
     "(it holds lineStrokes/a01/a01-000/a01-000u-01.xml and ascii/a01/a01-000/a01-000u.txt)"
 )
 LISTS = "trainset.txt, testset_v.txt, testset_t.txt, testset_f.txt"
@@ -142,16 +142,16 @@ class IamOnDB(Dataset):
         """The line files of each form, in order."""
         folder = self.root / "lineStrokes"
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is not a folder; {EXPECTED}.")
+            raise DataError(f"{self.root} is not a folder; name {EXPECTED}.")
         if self.root.name == "lineStrokes":
             raise DataError(f"{self.root} is lineStrokes itself; name its parent, {self.root.absolute().parent}.")
         if not folder.is_dir():
-            raise DataError(f"{self.root} holds no folder lineStrokes; {EXPECTED}.")
+            raise DataError(f"{self.root} holds no folder lineStrokes; name {EXPECTED}.")
         forms = defaultdict(list)
         for path in files_below(folder, ".xml"):
             forms[path.stem.rpartition("-")[0]].append(path)
         if not forms:
-            raise DataError(f"{folder} holds no line files (.xml); {EXPECTED}.")
+            raise DataError(f"{folder} holds no line files (.xml); name {EXPECTED}.")
         return forms
 
     def _lists_folder(self) -> Path | None:
@@ -210,7 +210,7 @@ class IamOnDB(Dataset):
         if self.max_step > 0:
             points = without_long_steps(points, self.max_step)
         if len(points) < 2:
-            raise ValueError(f"has {len(points)} points: nothing to predict")
+            raise ValueError(f"has {len(points)} point(s): nothing to predict")
         return points
 
 
@@ -252,6 +252,8 @@ def transcribed(content: str) -> list[str]:
     _, _, block = content.partition("CSR:")
     if not block.strip():
         raise ValueError("has no text after 'CSR:'")
+    if "\0" in block:
+        raise ValueError("holds NUL bytes: none of its text is used")
     return [line.strip() for line in re.split(r"\r\n?|\n|%{5,}", block.strip())]
 
 
@@ -290,7 +292,7 @@ def fault(strokes: list[Any]) -> str:
                 try:
                     integers([value])
                 except (ValueError, OverflowError):
-                    return f"stroke {number} has a point with {name}={value!r}, not a whole number of 32 bits"
+                    return f"stroke {number} has a point with {name}={value[:60]!r}, not a whole number of 32 bits"
     return "holds points that cannot be read"
 
 

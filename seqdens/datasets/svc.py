@@ -37,7 +37,7 @@ FIELDS = ("x", "y", "time", "button", "azimuth", "altitude", "pressure")
 TASK1_FIELDS = 4
 ENCODING = "iso-8859-1"
 FILE_NAME = re.compile(r"U(\d+)S(\d+)\.TXT", re.IGNORECASE)
-EXPECTED = "the folder of SVC2004 is Task1 or Task2, which holds U1S1.TXT to U40S40.TXT"
+EXPECTED = "the folder Task1 or Task2 of SVC2004, which holds U1S1.TXT to U40S40.TXT"
 
 
 class SVC2004(Dataset):
@@ -95,8 +95,8 @@ class SVC2004(Dataset):
             if self.signatures in ("all", label_of(signature)):
                 users[user].append(path)
         if not users:
-            wanted = "any" if self.signatures == "all" else self.signatures
-            raise DataError(f"{self.root} holds no file of {wanted} signatures; {EXPECTED}.")
+            wanted = "" if self.signatures == "all" else f"{self.signatures} "
+            raise DataError(f"{self.root} holds no {wanted}signatures; name {EXPECTED}.")
         self._check_channels(next(iter(users.values()))[0])
         return [Source(f"U{user}", tuple(paths), split_of(user)) for user, paths in users.items()]
 
@@ -117,7 +117,7 @@ class SVC2004(Dataset):
     def _files(self) -> list[tuple[int, int, Path]]:
         """User, signature and path of each file, in order."""
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is not a folder; {EXPECTED}.")
+            raise DataError(f"{self.root} is not a folder; name {EXPECTED}.")
         names = [path.name for path in self.root.iterdir()]
         files = [(*numbers(name), self.root / name) for name in names if FILE_NAME.fullmatch(name)]
         tasks = sorted(name for name in names if name.lower() in ("task1", "task2"))
@@ -145,7 +145,7 @@ class SVC2004(Dataset):
         button = fields["button"]
         down = (button == 0) | (button & 1 == 1)
         if down.sum() < 2:
-            raise ValueError(f"has {down.sum()} points with the pen down: nothing to predict")
+            raise ValueError(f"has {down.sum()} point(s) with the pen down: nothing to predict")
         fields["y"] = -fields["y"]
         fields["time"] = fields["time"] - fields["time"][0]
         stroke = np.cumsum(button & 1 == 0)[down]

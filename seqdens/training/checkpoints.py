@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,16 +19,6 @@ from seqdens.files import replacing
 from seqdens.model import SequenceModel
 
 FORMAT = "seqdens-trainer"
-UNREADABLE = (
-    pickle.UnpicklingError,
-    OSError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    RuntimeError,
-)
 
 
 @dataclass
@@ -70,7 +61,8 @@ def save(
 def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mapping[str, Any]) -> Progress:
     """Put model, optimiser and random numbers where `save` left them; raises `DataError` where they do not fit."""
     try:
-        state = torch.load(path, map_location=model.device, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # that a file is odd is said below
+            state = torch.load(path, map_location=model.device, weights_only=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"it does not say that it is a {FORMAT}")
         changed = [name for name, value in identity.items() if state["identity"].get(name) != value]
@@ -80,7 +72,7 @@ def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mappi
         optimiser.load_state_dict(state["optimiser"])
         set_random_state(state["random"], model.device)
         return Progress(**state["progress"])
-    except UNREADABLE as error:
+    except Exception as error:  # of a file from anywhere, anything may be wrong
         reason = "it holds more than plain data" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise DataError(
             f"{path} is no trainer state that fits this run ({reason}); "

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import tomli_w
 
 from seqdens.errors import DataError, UsageError
-from seqdens.files import replacing
+from seqdens.files import replacing, writing
 
 FILES = (
     "config.toml",
@@ -24,6 +28,7 @@ FILES = (
     "samples.csv",
     "loss.png",
 )
+LOCK = ".lock"  # there while a run is using the folder, and after a run that was killed
 
 
 @dataclass
@@ -59,21 +64,58 @@ class Run:
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Raises `UsageError` where a file is in the way, or a run (even part of one) that may not be replaced."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file; name a folder for the run.")
+        self._check_folder()
         there = [name for name in FILES if (self.path / name).exists()]
         if there and not overwrite:
-            raise UsageError(
-                f"{self.path} already holds a run ({there[0]}); use --resume to continue it, or --overwrite."
+            ways = "--resume to continue it, or --overwrite" if self.exists else "--overwrite, or another folder"
+            raise UsageError(f"{self.path} already holds a run ({there[0]}); use {ways}.")
+
+    def check_resumable(self) -> None:
+        """Raises `DataError` where there are weights, which training anew would replace, but no state to go on from."""
+        weights = [path.name for path in (self.best, self.last) if path.exists()]
+        if weights and not self.trainer_state.exists():
+            raise DataError(
+                f"{self.path} holds {' and '.join(weights)}, but no trainer.pt to go on from; "
+                "start again with --overwrite, or in another folder."
             )
 
     def start(self, *, overwrite: bool = False) -> None:
         """Make the folder, rid of a run before, and write the configuration; raises what `check_free` raises."""
         self.check_free(overwrite=overwrite)
-        self.path.mkdir(parents=True, exist_ok=True)
         for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
+            with writing(self.path / name):
+                (self.path / name).unlink(missing_ok=True)
         self.write_config()
+
+    @contextmanager
+    def opened(self, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+        """Within the block, the folder for this run alone: begun anew as by `start`, or as it is, to `resume`.
+
+        The system holds it, so that it is free once the process has ended, however it did; but a file system
+        without locks keeps nobody out. Raises `UsageError` where another run is using the folder, before
+        anything in it is touched, what `start` and `check_resumable` raise, and `DataError` where nothing can
+        be written.
+        """
+        self._check_folder()
+        path = self.path / LOCK
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        with file:
+            if not held(file, path):
+                raise UsageError(
+                    f"{self.path}: another run is using it; wait until it has ended, or choose another folder (--out)."
+                )
+            try:
+                self.check_resumable() if resume else self.start(overwrite=overwrite)
+                yield
+            finally:
+                with suppress(OSError):  # Windows keeps a file that is open
+                    path.unlink()
+
+    def _check_folder(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file; name a folder for the run.")
 
     def write_config(self) -> None:
         with replacing(self.config_file) as temporary:
@@ -91,6 +133,24 @@ class Run:
             writer = csv.DictWriter(file, rows[0].keys())
             writer.writeheader()
             writer.writerows(rows)
+
+
+def held(file: BinaryIO, path: Path) -> bool:
+    """Holds the open `file` until it is closed; False where somebody else does, or has just deleted it from `path`."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        return False
+    except OSError:  # there are no locks
+        return True
 
 
 def read_config(path: Path) -> dict[str, Any]:

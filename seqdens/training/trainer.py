@@ -24,13 +24,13 @@ from seqdens.cache import Prepared
 from seqdens.devices import autocast, choose_device
 from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
+from seqdens.interrupts import Interrupt, interruptible
 from seqdens.model import SequenceModel
 from seqdens.optim import make_optimiser
 from seqdens.registry import check_options, options_of
 from seqdens.sampling import LARGEST_SEED
 from seqdens.training import checkpoints
 from seqdens.training.checkpoints import Progress
-from seqdens.training.interrupts import Interrupt, interruptible
 from seqdens.training.run_folder import Run
 
 Metrics = dict[str, float]

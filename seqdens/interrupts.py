@@ -1,4 +1,4 @@
-"""Stopping between two steps: the first Ctrl-C or SIGTERM asks, the second takes its usual course."""
+"""When Ctrl-C may stop what: training between two steps, and no tidying up."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within the block, an `Interrupt` that the first signal sets, unless it was ignored (a background job).
+    """Within the block, an `Interrupt` that the first Ctrl-C or SIGTERM sets; the second takes its usual course.
 
+    Signals that were ignored before, as in a background job, stay ignored.
     Signals reach the main thread alone: in another nothing changes.
     """
     interrupt = Interrupt()
@@ -46,3 +47,20 @@ def interruptible() -> Iterator[Interrupt]:
         yield interrupt
     finally:
         restore()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within the block, of little that must not be left half-way, Ctrl-C waits until its end."""
+    received: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
