@@ -1,6 +1,5 @@
 """The embedded data set: pure in its options, disjoint in its writers, like a tablet's lines in its statistics."""
 
-import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -31,14 +30,6 @@ def test_the_seed_and_the_options_decide_every_byte():
     assert as_bytes(records(lines=12, writers=4)) == as_bytes(records(lines=12, writers=4))
     first, other = records(lines=12, writers=4), records(lines=12, writers=4, seed=1)
     assert not any(np.array_equal(a.points, b.points) for a, b in zip(first, other, strict=True))
-
-
-def test_a_source_reads_the_same_in_any_order_and_in_a_pickled_copy():
-    dataset = Hershey(lines=60, writers=30)
-    forwards = {source.name: as_bytes(dataset.read(source)) for source in dataset.sources()}
-    copy = pickle.loads(pickle.dumps(dataset))
-    backwards = {source.name: as_bytes(copy.read(source)) for source in reversed(copy.sources())}
-    assert forwards == backwards
 
 
 def test_neighbouring_lines_share_a_writer_and_differ():

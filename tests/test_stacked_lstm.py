@@ -1,7 +1,7 @@
+"""Graves' layers, beyond what every encoder is tested for (test_contracts)."""
+
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from seqdens.encoders.base import Encoded
@@ -39,77 +39,18 @@ def test_weights_are_drawn_from_the_stated_range(hidden_size: int, bound: float)
         assert 0.8 * bound < weight.abs().max() <= bound
 
 
-@settings(deadline=None, max_examples=20)
-@given(
-    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=4).filter(any),
-    hidden_size=st.integers(1, 6),
-    layers=st.integers(1, 3),
-)
-def test_ragged_batch_equals_each_record_alone(lengths: list[int], hidden_size: int, layers: int) -> None:
-    model = encoder(hidden_size=hidden_size, layers=layers)
-    inputs = points(len(lengths), max(lengths))
-    together = encode(model, inputs, lengths)
-    assert together.features.shape == (len(lengths), max(lengths), model.output_size)
-    assert together.extras == {}
-    for record, length in enumerate(lengths):
-        if length == 0:
-            assert not any(value[record].any() for value in together.state.values())
-            continue
-        alone = encode(model, inputs[record : record + 1, :length], [length])
-        torch.testing.assert_close(together.features[record, :length], alone.features[0])
-        for name, value in together.state.items():
-            assert value.shape == (len(lengths), layers, hidden_size)
-            torch.testing.assert_close(value[record], alone.state[name][0])
-
-
-def test_no_steps_leave_the_given_state() -> None:
-    model = encoder()
-    state = encode(model, points(2, 4), [4, 4]).state
-    after = model(points(2, 3), torch.tensor([0, 3]), state).state
-    for name in state:
-        assert torch.equal(after[name][0], state[name][0])
-        assert not torch.equal(after[name][1], state[name][1])
-
-
-def test_stepping_equals_the_full_pass() -> None:
+def test_state_is_what_every_layer_holds_after_each_record_s_last_step() -> None:
     model = encoder(layers=3)
-    inputs = points(2, 6)
-    whole = encode(model, inputs, [6, 6])
-    state, features = model.start(2), []
-    for t in range(6):
-        step = model(inputs[:, t : t + 1], torch.ones(2, dtype=torch.long), state)
-        state = step.state
-        features.append(step.features)
-    torch.testing.assert_close(torch.cat(features, dim=1), whole.features)
-    torch.testing.assert_close(state, whole.state)
-
-
-def test_state_can_be_selected_and_saved() -> None:
-    model = encoder()
-    inputs = points(3, 5)
-    state = encode(model, inputs[:, :3], [3, 3, 3]).state
-    chosen = {name: value[[2, 0]].clone() for name, value in state.items()}
-    continued = model(inputs[[2, 0], 3:], torch.tensor([2, 2]), chosen)
-    torch.testing.assert_close(continued.features, encode(model, inputs, [5, 5, 5]).features[[2, 0], 3:])
-
-
-def test_padding_changes_nothing_before_it() -> None:
-    model = encoder()
-    inputs = points(2, 5)
-    disturbed = inputs.clone()
-    disturbed[0, 2:] = 1e30
-    found, expected = encode(model, disturbed, [2, 5]), encode(model, inputs, [2, 5])
-    assert torch.equal(found.features[0, :2], expected.features[0, :2])
-    assert torch.equal(found.features[1], expected.features[1])
-    for name, value in expected.state.items():
-        assert torch.equal(found.state[name], value)
-    wanted = torch.autograd.grad(expected.features[0, :2].sum(), list(model.parameters()))
-    assert all(
-        torch.equal(one, other)
-        for one, other in zip(
-            torch.autograd.grad(found.features[0, :2].sum(), list(model.parameters())), wanted, strict=True
-        )
-    )
+    encoded = encode(model, points(3, 4), [4, 0, 2])
+    assert encoded.extras == {}
+    assert {name: value.shape for name, value in encoded.state.items()} == {"hidden": (3, 3, 5), "cell": (3, 3, 5)}
+    for record, last in ((0, 3), (2, 1)):
+        assert torch.equal(encoded.state["hidden"][record].flatten(), encoded.features[record, last])
+    assert not any(value[1].any() for value in encoded.state.values())
+    after = model(points(3, 3), torch.tensor([0, 3, 0]), encoded.state).state
+    for name, value in encoded.state.items():
+        assert torch.equal(after[name][[0, 2]], value[[0, 2]])
+        assert not torch.equal(after[name][1], value[1])
 
 
 @pytest.mark.parametrize("layer", [1, 2])
@@ -153,28 +94,7 @@ def test_bf16_autocast_stays_near_float64() -> None:
     assert 1e-5 < (rounded.features - exact).abs().max() < 0.02
 
 
-def test_works_in_inference_mode() -> None:
-    model = encoder()
-    with torch.inference_mode():
-        found = encode(model, points(2, 3), [3, 1]).features
-    assert torch.equal(found, encode(model, points(2, 3), [3, 1]).features)
-
-
-def test_never_finishes() -> None:
-    model = encoder()
-    assert model.finished(model.start(3), None).tolist() == [False] * 3
-
-
-@pytest.mark.parametrize(
-    ("sizes", "options", "named"),
-    [
-        ((0,), {}, "input_size"),
-        ((3,), {"hidden_size": 0}, "hidden_size"),
-        ((3,), {"layers": -1}, "layers"),
-        ((3,), {"gate_clip": -1.0}, "gate_clip"),
-        ((3, 57), {}, "takes no text"),
-    ],
-)
-def test_impossible_options_are_named(sizes: tuple[int, ...], options: dict[str, float], named: str) -> None:
+@pytest.mark.parametrize(("sizes", "named"), [((0,), "input_size"), ((3, 57), "takes no text")])
+def test_impossible_sizes_are_named(sizes: tuple[int, ...], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        StackedLSTM(*sizes, **options)
+        StackedLSTM(*sizes)

@@ -1,0 +1,224 @@
+"""The contract of a data set.
+
+T points of a record, D columns of a point.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from seqdens.datasets.base import SPLITS, Dataset, Record, Skipped, Source
+from seqdens.offsets import to_offsets, to_points
+from seqdens.prepare import checked, load, prepare
+from seqdens.registry import Component
+from seqdens.testing.components import ComponentContract, refused
+
+JUNK = b"\x00\xff what a disk may leave of a file \xfe\n"
+
+
+class DatasetContract(ComponentContract):
+    """A data set: the same records whenever it is read, points that keep to their columns, bad files that cost little.
+
+    >>> import seqdens
+    >>> class TestHershey(DatasetContract):
+    ...     dataset = seqdens.dataset("hershey", lines=6, writers=3)
+    >>> TestHershey().test_reading_again_gives_equal_records(root=None)
+
+    A data set that reads files overrides `make_files`, which writes a few small ones, all of them sound and with
+    something to train on; one that generates its records does not. `damage` breaks a file, by default by writing
+    junk over it; a data set of one large file overrides it, to break one record in the middle.
+    """
+
+    kind: ClassVar[str] = "datasets"
+    dataset: Component
+
+    def make_files(self, root: Path) -> None:
+        """Write sound files into the empty folder `root`."""
+
+    def damage(self, root: Path) -> None:
+        """Break something in the files of `root`."""
+        self.open(root).sources()[-1].paths[0].write_bytes(JUNK)
+
+    @property
+    def generated(self) -> bool:
+        return type(self).make_files is DatasetContract.make_files
+
+    @property
+    def component(self) -> Component:
+        return self.dataset
+
+    def wired(self, folder: Path) -> tuple[Path | None]:
+        if self.generated:
+            return (None,)
+        root = folder / "data"
+        root.mkdir()
+        self.make_files(root)
+        return (root,)
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path | None:
+        """The folder of sound files; None for a generator."""
+        return self.wired(tmp_path)[0]
+
+    def open(self, root: Path | None) -> Dataset:
+        data: Dataset = self.dataset.build(root)
+        return data
+
+    def records(self, root: Path | None) -> list[Record]:
+        """Of sound files, none of which may be skipped."""
+        items = read(self.open(root))
+        assert [item for item in items if isinstance(item, Skipped)] == []
+        return [item for item in items if isinstance(item, Record)]
+
+    def test_sources_have_names_and_an_order_of_their_own(self, root: Path | None) -> None:
+        data = self.open(root)
+        sources = data.sources()
+        names = [source.name for source in sources]
+        assert sources
+        assert all(isinstance(source, Source) for source in sources)
+        assert len(set(names)) == len(names), f"names of sources are not unique: {names}"
+        assert {source.split for source in sources} <= set(SPLITS)
+        assert data.sources() == sources
+        assert self.open(root).sources() == sources
+        assert all(path.is_file() for source in sources for path in source.paths)
+        assert self.generated != any(source.paths for source in sources), "sources name the files that they read"
+
+    def test_columns_are_told_apart(self, root: Path | None) -> None:
+        columns = self.open(root).columns
+        names = [column.name for column in columns]
+        assert names
+        assert all(isinstance(name, str) and name for name in names)
+        assert len(set(names)) == len(names), f"names of columns are not unique: {names}"
+        for column in columns:
+            assert column.kind in ("real", "binary", "category"), column
+            assert column.kind != "category" or column.size > 1, column
+            assert column.kind == "real" or not column.difference, f"only real columns have differences: {column}"
+            assert column.role == "" or column.kind == "binary", f"an end is there or is not: {column}"
+
+    def test_what_it_says_of_itself(self, root: Path | None) -> None:
+        data = self.open(root)
+        data.sources()
+        assert type(data.reader_version) is int
+        assert data.reader_version > 0
+        assert type(data.synthetic) is bool
+        assert data.record_name == data.record_name.strip().lower() != ""
+        assert all(isinstance(note, str) and note and "\n" not in note for note in getattr(data, "notes", ()))
+
+    def test_reading_again_gives_equal_records(self, root: Path | None) -> None:
+        """In another order, by a copy as in a worker process, and by a data set made anew."""
+        data = self.open(root)
+        sources = data.sources()
+        expected = [told(data, source) for source in sources]
+        copy, copies = pickle.loads(pickle.dumps((data, sources)))
+        np.random.seed(1)
+        assert [told(copy, source) for source in reversed(copies)] == expected[::-1]
+        assert [told(self.open(root), source) for source in sources] == expected
+
+    def test_records_keep_to_their_columns(self, root: Path | None) -> None:
+        data = self.open(root)
+        for record in self.records(root):
+            kept = checked(record, data.columns)
+            assert isinstance(kept, Record), f"{record.id}: {kept.reason}"
+            for column, values in zip(data.columns, np.asarray(record.points, float).T, strict=True):
+                assert column.name not in ("x", "y") or np.isfinite(values).all(), f"{column.name} of {record.id}"
+                assert column.role != "sequence_end" or not values[:-1].any(), f"{record.id} goes on after its end"
+
+    def test_records_say_whose_they_are(self, root: Path | None) -> None:
+        records = self.records(root)
+        ids = [record.id for record in records]
+        assert all(isinstance(name, str) and name for name in ids)
+        assert len(set(ids)) == len(ids), "ids of records are not unique"
+        assert {record.split for record in records} <= set(SPLITS)
+        assert "train" in {record.split for record in records}, "there is nothing to train on"
+        assert all(isinstance(text, str) for one in records for text in (one.text, one.group, one.label))
+
+    def test_prepared_offsets_give_the_points_back(self, root: Path | None, tmp_path: Path) -> None:
+        prepared = load(self.name, root=root, cache=tmp_path / "cache", **self.dataset.options)
+        records = self.records(root)
+        assert list(prepared.ids) == [record.id for record in records]
+        assert list(prepared.texts) == [record.text for record in records]
+        assert [SPLITS[split] for split in prepared.splits] == [record.split for record in records]
+        differenced = [column.difference for column in prepared.columns]
+        for index, record in enumerate(records):
+            offsets = prepared.offsets(index)
+            np.testing.assert_array_equal(offsets, to_offsets(record.points, prepared.columns).astype(np.float32))
+            points = np.asarray(record.points, float)
+            back = to_points(offsets, prepared.columns) + points[0] * differenced
+            first = len(points) - len(offsets)
+            np.testing.assert_allclose(back[first:], points[first:], rtol=1e-5, atol=1e-5 * np.nanmax(np.abs(points)))
+
+    def test_it_is_read_once(self, root: Path | None, tmp_path: Path) -> None:
+        read_first, read_second, rebuilt = list[int](), list[int](), list[str]()
+        first = prepare(self.dataset, root, folder=tmp_path / "cache", progress=counting(read_first))
+        second = prepare(
+            self.dataset, root, folder=tmp_path / "cache", progress=counting(read_second), note=rebuilt.append
+        )
+        assert (first.path, bool(read_first)) == (second.path, True)
+        assert read_second == [], f"it is prepared anew without need: {rebuilt}"
+
+    @pytest.mark.parametrize("name", ["nowhere", "empty", "file"])
+    def test_a_folder_that_is_not_its_own_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "file").touch()
+        with refused(str(tmp_path / name)):
+            self.open(tmp_path / name).sources()
+
+    def test_without_a_folder_it_says_what_it_needs(self) -> None:
+        if self.generated:
+            assert self.open(None).sources()
+            return
+        with refused(self.name, "--data"):
+            self.open(None)
+
+    def test_a_damaged_file_costs_only_itself(self, root: Path | None) -> None:
+        if root is None:
+            return
+        before = {record.id: record for record in self.records(root)}
+        files = {path for source in self.open(root).sources() for path in source.paths}
+        self.damage(root)
+        items = read(self.open(root))
+        check_skipped(items)
+        after = [item for item in items if isinstance(item, Record)]
+        for record in after:
+            np.testing.assert_array_equal(record.points, before[record.id].points)
+        assert after or len(files) == 1, "one damaged file costs all others"
+
+    def test_a_file_that_is_gone_since_it_was_listed_is_skipped(self, root: Path | None) -> None:
+        data = self.open(root)
+        for source in data.sources()[:1] if root else ():
+            source.paths[0].unlink()
+            check_skipped(list(data.read(source)))
+
+
+def read(data: Dataset) -> list[Record | Skipped]:
+    return [item for source in data.sources() for item in data.read(source)]
+
+
+def told(data: Dataset, source: Source) -> list[Any]:
+    """What is read from a source, to be compared."""
+    return [
+        item
+        if isinstance(item, Skipped)
+        else (vars(item) | {"points": (item.points.dtype.str, item.points.shape, item.points.tobytes())})
+        for item in data.read(source)
+    ]
+
+
+def counting(done: list[int]) -> Callable[[int, int], None]:
+    return lambda sources, total: done.append(sources)
+
+
+def check_skipped(items: list[Record | Skipped]) -> None:
+    """Something is, and what is has a name and a reason of one line."""
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    assert skipped, "a file that cannot be read must be skipped with a reason"
+    for item in skipped:
+        assert item.path
+        assert item.reason
+        assert "\n" not in item.reason

@@ -1,0 +1,242 @@
+"""The contract of an encoder.
+
+B sequences, T steps, F numbers of a step. States are compared by what follows from them: how an encoder keeps
+its past is its own affair.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqdens.components import head
+from seqdens.datasets.base import STROKE_END, X, Y
+from seqdens.encoders.base import Encoded, Encoder, State
+from seqdens.registry import Component
+from seqdens.testing.components import ComponentContract, refused
+from seqdens.testing.models import check_saved_model
+
+INPUTS = 3
+RAGGED = ([5, 2, 4], [0, 3, 1, 6], [1, 7, 7], [4, 0])
+
+
+class EncoderContract(ComponentContract):
+    """An encoder: causal, stepwise, indifferent to padding, and without memory but in its state.
+
+    >>> import seqdens
+    >>> class TestStackedLSTM(EncoderContract):
+    ...     encoder = seqdens.encoder("stacked-lstm", hidden_size=5, layers=2)
+    ...     impossible = (("hidden_size", 0), ("gate_clip", -1.0))
+    >>> TestStackedLSTM().test_stepping_equals_the_full_pass(chunk=1)
+
+    Numbers are compared in `dtype`, to the precision that `torch.testing.assert_close` takes for it.
+    """
+
+    kind: ClassVar[str] = "encoders"
+    encoder: Component
+    dtype: torch.dtype = torch.float64
+
+    @property
+    def component(self) -> Component:
+        return self.encoder
+
+    def wired(self, folder: Path) -> tuple[int, int]:
+        return INPUTS, 0
+
+    def build(self, seed: int = 0) -> Encoder:
+        """The encoder, untrained, in evaluation mode."""
+        torch.manual_seed(seed)
+        encoder: Encoder = self.encoder.build(INPUTS, 0)
+        return encoder.to(self.dtype).eval()
+
+    def inputs(self, records: int, steps: int) -> Tensor:
+        """Inputs (B, T, F) at random, the same for the same shape."""
+        generator = torch.Generator().manual_seed(100 * records + steps)
+        return torch.randn(records, steps, INPUTS, generator=generator, dtype=torch.float64).to(self.dtype)
+
+    def after(self, encoder: Encoder, state: State) -> Tensor:
+        """The features (B, 3, F) of three further steps, of equal inputs for every record."""
+        records = len(next(iter(state.values())))
+        return encode(encoder, self.inputs(1, 3).expand(records, -1, -1), state=state).features
+
+    def test_features_are_output_size_numbers_a_step(self) -> None:
+        encoder = self.build()
+        encoded = encode(encoder, self.inputs(2, 4))
+        assert isinstance(encoder.output_size, int)
+        assert encoded.features.shape == (2, 4, encoder.output_size)
+        assert encoded.features.dtype == self.dtype
+        assert encoded.features.isfinite().all()
+        assert all(isinstance(extra, Tensor) and len(extra) == 2 for extra in encoded.extras.values())
+
+    def test_states_are_named_tensors_with_the_batch_first(self) -> None:
+        encoder = self.build()
+        start = encoder.start(3)
+        after = encode(encoder, self.inputs(3, 2)).state
+        assert start.keys() == after.keys()
+        assert start, "a state needs a tensor, for the number of its records"
+        for name, value in (*start.items(), *after.items()):
+            assert isinstance(name, str)
+            assert len(value) == 3, f"state {name!r} is {tuple(value.shape)}, but there are 3 records"
+            assert value.dtype == self.dtype or not value.is_floating_point(), f"state {name!r} is {value.dtype}"
+        assert {value.device.type for value in encoder.to("meta").start(3).values()} == {"meta"}, (
+            "a state must be on the device of the parameters"
+        )
+
+    def test_features_do_not_depend_on_later_inputs(self) -> None:
+        encoder, inputs = self.build(), self.inputs(2, 6)
+        expected = encode(encoder, inputs).features
+        for t in range(1, 6):
+            changed = inputs.clone()
+            changed[:, t:] += 1
+            found = encode(encoder, changed).features
+            close(found[:, :t], expected[:, :t], f"inputs from step {t} on change features before it")
+
+    @pytest.mark.parametrize("chunk", [1, 2, 4])
+    def test_stepping_equals_the_full_pass(self, chunk: int) -> None:
+        encoder, inputs = self.build(), self.inputs(2, 7)
+        whole, state, features = encode(encoder, inputs), encoder.start(2), []
+        for part in inputs.split(chunk, dim=1):
+            step = encode(encoder, part, state=state)
+            state = step.state
+            features.append(step.features)
+        close(torch.cat(features, dim=1), whole.features, f"{chunk} steps at a time")
+        close(self.after(encoder, state), self.after(encoder, whole.state), f"the state after {chunk} steps at a time")
+
+    @pytest.mark.parametrize("lengths", RAGGED, ids=str)
+    def test_each_record_of_a_ragged_batch_is_as_if_alone(self, lengths: list[int]) -> None:
+        encoder, inputs = self.build(), self.inputs(len(lengths), max(lengths))
+        together = encode(encoder, inputs, lengths)
+        following = self.after(encoder, together.state)
+        for record, length in enumerate(lengths):
+            alone, state = inputs[record : record + 1, :length], encoder.start(1)
+            if length:
+                features, state, _ = encode(encoder, alone)
+                close(together.features[record, :length], features[0], f"record {record} of lengths {lengths}")
+            close(following[record], self.after(encoder, state)[0], f"state of record {record} of lengths {lengths}")
+
+    def test_a_ragged_batch_goes_on_where_each_record_was(self) -> None:
+        encoder, inputs, more = self.build(), self.inputs(3, 5), self.inputs(3, 4)
+        first, second = [5, 2, 3], [0, 4, 1]
+        state = encode(encoder, more, second, encode(encoder, inputs, first).state).state
+        following = self.after(encoder, state)
+        for record, (a, b) in enumerate(zip(first, second, strict=True)):
+            alone = encode(encoder, torch.cat([inputs[record, :a], more[record, :b]]).unsqueeze(0))
+            close(following[record], self.after(encoder, alone.state)[0], f"record {record} of {a} and {b} steps")
+
+    def test_padding_changes_nothing(self) -> None:
+        encoder, lengths = self.build(), [2, 5, 3]
+        inputs = self.inputs(3, 7)
+        disturbed = inputs.clone()
+        for record, length in enumerate(lengths):
+            disturbed[record, length:] = torch.finfo(self.dtype).max ** 0.1
+        found, expected = encode(encoder, disturbed, lengths), encode(encoder, inputs, lengths)
+        for record, length in enumerate(lengths):
+            assert torch.equal(found.features[record, :length], expected.features[record, :length])
+        close(self.after(encoder, found.state), self.after(encoder, expected.state), "the state")
+        wanted = gradients(encoder, expected.features[0, :2].sum())
+        for name, gradient in gradients(encoder, found.features[0, :2].sum()).items():
+            assert torch.equal(gradient, wanted[name]), f"padding changes the gradient of {name}"
+
+    def test_features_of_padding_are_finite(self) -> None:
+        """Or their loss, though masked, would spoil the gradients."""
+        encoder = self.build()
+        encoded = encode(encoder, self.inputs(2, 5), [5, 1])
+        assert encoded.features.isfinite().all()
+        for name, gradient in gradients(encoder, encoded.features[1, :1].sum()).items():
+            assert gradient.isfinite().all(), name
+
+    def test_records_of_a_state_can_be_selected(self) -> None:
+        encoder, more, chosen = self.build(), self.inputs(3, 3), [2, 0]
+        state = encode(encoder, self.inputs(3, 4), [4, 1, 2]).state
+        selected = {name: value[chosen].clone() for name, value in state.items()}
+        found = encode(encoder, more[chosen], state=selected).features
+        close(found, encode(encoder, more, state=state).features[chosen], "records 2 and 0 of three")
+
+    def test_what_it_is_given_stays_as_it_is(self) -> None:
+        encoder, inputs = self.build(), self.inputs(2, 3)
+        state = encode(encoder, inputs).state
+        before, kept = inputs.clone(), {name: value.clone() for name, value in state.items()}
+        encode(encoder, inputs, [3, 2], state)
+        assert torch.equal(inputs, before)
+        for name, value in kept.items():
+            assert torch.equal(state[name], value), f"state {name!r} was changed in place"
+
+    def test_gradients_reach_every_parameter(self) -> None:
+        encoder = self.build()
+        loss = encode(encoder, self.inputs(3, 6), [6, 4, 5]).features.square().sum()
+        for name, gradient in gradients(encoder, loss).items():
+            assert gradient.isfinite().all(), f"the gradient of {name} is not finite"
+            assert gradient.any(), f"nothing reaches {name}"
+
+    def test_a_state_dict_holds_all_there_is(self) -> None:
+        encoder, other = self.build(), self.build(seed=1)
+        other.load_state_dict(encoder.state_dict())
+        inputs = self.inputs(2, 4)
+        assert torch.equal(encode(other, inputs).features, encode(encoder, inputs).features)
+
+    def test_evaluation_is_deterministic_and_draws_no_random_numbers(self) -> None:
+        encoder, inputs = self.build(), self.inputs(2, 4)
+        expected = encode(encoder, inputs).features
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        assert torch.equal(encode(encoder, inputs).features, expected)
+        assert torch.equal(torch.get_rng_state(), before), "random numbers were drawn in evaluation mode"
+
+    def test_it_works_in_inference_mode(self) -> None:
+        encoder, inputs = self.build(), self.inputs(2, 3)
+        with torch.inference_mode():
+            encoded = encode(encoder, inputs, [3, 1])
+            following = self.after(encoder, encoded.state)
+        expected = encode(encoder, inputs, [3, 1])
+        close(encoded.features, expected.features, "in inference mode")
+        close(following, self.after(encoder, expected.state), "in inference mode, from its state")
+
+    def test_it_works_under_autocast(self) -> None:
+        encoder, inputs = self.build().float(), self.inputs(2, 6).float()
+        expected = encode(encoder, inputs).features
+        with torch.autocast("cpu", torch.bfloat16):
+            encoded = encode(encoder, inputs)
+            assert encode(encoder, inputs, state=encoded.state).features.isfinite().all()
+        assert (encoded.features - expected).abs().max() <= 0.1 * expected.abs().max()
+
+    def test_at_the_start_nothing_is_finished(self) -> None:
+        encoder = self.build()
+        assert encoder.finished(encoder.start(3), None).tolist() == [False] * 3
+        finished = encoder.finished(encode(encoder, self.inputs(3, 2)).state, None)
+        assert (finished.shape, finished.dtype) == ((3,), torch.bool)
+
+    def test_a_text_to_condition_on_is_taken_or_refused(self) -> None:
+        try:
+            taken = self.encoder.build(INPUTS, 57)
+        except Exception:
+            with refused(self.name, "57"):
+                self.encoder.build(INPUTS, 57)
+        else:
+            assert isinstance(taken, Encoder)
+
+    def test_a_saved_model_gives_equal_numbers(self, tmp_path: Path) -> None:
+        check_saved_model((X, Y, STROKE_END), self.encoder, head("gmm-bernoulli", components=2), tmp_path)
+
+
+def encode(encoder: Encoder, inputs: Tensor, lengths: list[int] | None = None, state: State | None = None) -> Encoded:
+    """From the start, and all steps of all records, where nothing else is said."""
+    records, steps = inputs.shape[:2]
+    counted = torch.tensor([steps] * records if lengths is None else lengths)
+    return encoder(inputs, counted, encoder.start(records) if state is None else state)
+
+
+def gradients(encoder: Encoder, loss: Tensor) -> dict[str, Tensor]:
+    """Of every parameter, by name; zeros where the loss does not depend on it."""
+    named = dict(encoder.named_parameters())
+    if not named:
+        return {}
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(named, found, strict=True))
+
+
+def close(found: Tensor, expected: Tensor, where: str) -> None:
+    torch.testing.assert_close(found, expected, msg=lambda difference: f"{where}: {difference}")
