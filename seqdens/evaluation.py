@@ -69,10 +69,11 @@ class Measures:
 
     `mean` and `std` (R,), of the model's scaling, are what the normalised units mean. `bits_per_point` is an upper
     bound on the loss of the whole numbers that the data hold, None where they hold others. `sse_per_point` are
-    squared errors, summed over the real columns in normalised units, of each prediction that the distribution
-    offers. `share_at_floor` is the share of points whose most responsible component has in some real column a
-    standard deviation of at most `floor` (R,), normalised: 1.01 times the head's sigma_floor or, where that is more
-    and the data are whole numbers, the distance of two of these; both None where the distribution has no components.
+    squared errors, summed over the real columns (none: empty) in normalised units, of each prediction that the
+    distribution offers. `share_at_floor` is the share of points whose most responsible component has in some real
+    column a standard deviation of at most `floor` (R,), normalised: 1.01 times the head's sigma_floor or, where that is
+    more and the data are whole numbers, the distance of two of these; both None where the distribution has no
+    components.
     """
 
     dataset: str
@@ -162,7 +163,7 @@ class _Meter:
             noisy = targets.clone()
             noisy[..., self.real] += dequantisation(batch, len(self.real)).to(targets) / self.scale
             self.dequantised += _total(Loss.of(distribution, noisy, valid).nats)
-        for name, prediction in distribution.predictions().items():
+        for name, prediction in distribution.predictions().items() if self.real else ():
             errors = (prediction - targets)[..., self.real].nan_to_num() * valid.unsqueeze(-1)
             self.squares[name] = self.squares.get(name, 0.0) + _total(errors.square())
         sigmas = distribution.sigmas_at(targets)

@@ -9,12 +9,12 @@ import os
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def digest_names(sources: Sequence[Source]) -> str:
 
 def digest_contents(sources: Sequence[Source]) -> str:
     """Digest of what is in the sources' files."""
-    return _digest(" ".join(_content(path) for source in sources for path in source.paths))
+    content = cache(_content)  # a large file may be that of many sources
+    return _digest(" ".join(content(path) for source in sources for path in source.paths))
 
 
 def _size(path: Path) -> int:
@@ -159,9 +160,10 @@ def _read_all(
     if workers is None:  # without fork, several processes would ask of the caller's script a __main__ guard
         workers = (os.cpu_count() or 1) if FORK else 1
     workers = min(workers, max(1, len(sources) // 4))
-    read = partial(read_offsets, data)
     progress(0, len(sources))
-    with closing(_in_processes(read, sources, workers) if workers > 1 else (read(s) for s in sources)) as batches:
+    read = partial(read_offsets, data)
+    one_by_one = (stream_offsets(data, source) for source in sources)  # a source may be larger than memory
+    with closing(_in_processes(read, sources, workers) if workers > 1 else one_by_one) as batches:
         for done, items in enumerate(batches, 1):
             yield from items
             progress(done, len(sources))
@@ -194,12 +196,18 @@ def _in_processes(
 
 
 def read_offsets(data: Dataset, source: Source) -> list[Record | Skipped]:
+    """All that `stream_offsets` gives, as a process can hand it to another."""
+    return list(stream_offsets(data, source))
+
+
+def stream_offsets(data: Dataset, source: Source) -> Iterator[Record | Skipped]:
     """One source's records with offsets for points; a record that breaks its columns' contract is skipped.
 
     Raises `DataError` where the reader itself fails.
     """
     try:
-        return [item if isinstance(item, Skipped) else checked(item, data.columns) for item in data.read(source)]
+        for item in data.read(source):
+            yield item if isinstance(item, Skipped) else checked(item, data.columns)
     except SeqdensError:
         raise
     except Exception as error:

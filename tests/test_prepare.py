@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import ClassVar
 
@@ -281,6 +282,28 @@ def test_processes_read_only_a_little_ahead(root, tmp_path):
         prepare(numbers(), root, folder=tmp_path / "cache", workers=2, progress=stop_once_no_more_is_read)
     assert 1 <= read() <= 2 * AHEAD + 1 < 44
     assert multiprocessing.active_children() == []
+
+
+class Large(Dataset):
+    """One source of 40 records, 1 MB each."""
+
+    def sources(self):
+        return [Source("all")]
+
+    def read(self, source):
+        for index in range(40):
+            yield Record(str(index), np.zeros((40_000, 3)))
+
+
+def test_a_source_larger_than_memory_is_not_held_in_it(folder):
+    large = Component("datasets", "large", {}, Provider("datasets", "large", lambda root: Large(), "test 1"))
+    tracemalloc.start()
+    try:
+        prepare(large, folder=folder)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -141,8 +141,8 @@ def rows(measures: Measures, record: str) -> dict[str, str]:
         f"{record}s": f"{measures.records:,}",
         "points": f"{measures.points:,}",
         f"points per {record}": f"{measures.points_per_record:.1f}",
-        "mean, raw units": several(measures.mean),
-        "std, raw units": several(measures.std),
+        "mean, raw units": several(measures.mean) or "no real columns",
+        "std, raw units": several(measures.std) or "no real columns",
         f"nats per {record}": f"{measures.nats_per_record:+.2f}",
     }
     found |= {f"  {name} per {record}": f"{nats:+.2f}" for name, nats in measures.terms_nats_per_record.items()}
