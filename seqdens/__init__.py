@@ -13,7 +13,7 @@ from seqdens.version import __version__
 if TYPE_CHECKING:
     from seqdens.cache import Prepared
     from seqdens.components import dataset, encoder, experiment, head, register, regulariser
-    from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source
+    from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source, Split
     from seqdens.drawing import draw
     from seqdens.encoders.base import Context, Encoded, Encoder, State
     from seqdens.errors import DataError, SeqdensError, UsageError
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from seqdens.heads.base import Distribution, Head
     from seqdens.hookspecs import hookimpl
     from seqdens.model import SequenceModel
+    from seqdens.plugins import load_events
     from seqdens.prepare import load
+    from seqdens.training.run_folder import Run
     from seqdens.training.trainer import Trainer
 
 _HOMES = {
     "seqdens.cache": ("Prepared",),
     "seqdens.components": ("dataset", "encoder", "experiment", "head", "register", "regulariser"),
-    "seqdens.datasets.base": ("Column", "Dataset", "Record", "Skipped", "Source"),
+    "seqdens.datasets.base": ("Column", "Dataset", "Record", "Skipped", "Source", "Split"),
     "seqdens.drawing": ("draw",),
     "seqdens.encoders.base": ("Context", "Encoded", "Encoder", "State"),
     "seqdens.errors": ("DataError", "SeqdensError", "UsageError"),
@@ -37,7 +39,9 @@ _HOMES = {
     "seqdens.heads.base": ("Distribution", "Head"),
     "seqdens.hookspecs": ("hookimpl",),
     "seqdens.model": ("SequenceModel",),
+    "seqdens.plugins": ("load_events",),
     "seqdens.prepare": ("load",),
+    "seqdens.training.run_folder": ("Run",),
     "seqdens.training.trainer": ("Trainer",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -55,10 +59,12 @@ __all__ = [
     "Measures",
     "Prepared",
     "Record",
+    "Run",
     "SeqdensError",
     "SequenceModel",
     "Skipped",
     "Source",
+    "Split",
     "State",
     "Trainer",
     "UsageError",
@@ -70,6 +76,7 @@ __all__ = [
     "head",
     "hookimpl",
     "load",
+    "load_events",
     "measure",
     "register",
     "regulariser",
