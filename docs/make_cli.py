@@ -94,6 +94,14 @@ seqdens show training           # the trainer's
 seqdens show handwriting        # an experiment with its presets, as TOML
 ```
 """,
+    "seqdens new-plugin": """\
+A data set, an encoder, a head, an experiment or a listener of one's own begins as a copy of one that works;
+[write-a-plugin.md](write-a-plugin.md) goes on from there.
+
+```
+seqdens new-plugin ink --with dataset,experiment
+```
+""",
 }
 
 OPTIONS = """\

@@ -30,6 +30,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "list": "seqdens.cli.list_:list_",
         "show": "seqdens.cli.show:show",
         "plugins": "seqdens.cli.plugins:plugins",
+        "new-plugin": "seqdens.cli.new_plugin:new_plugin",
     },
 }
 

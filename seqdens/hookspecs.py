@@ -3,7 +3,7 @@
 A listener is a module, a class or an object whose functions are marked with `seqdens.hookimpl` and named as
 below; each takes, by name, as many of the arguments as it wants. What it returns is ignored. A package names
 its listener in its entry point group `seqdens.hooks`. `run` is a `training.run_folder.Run`: its `path`, and its
-`config`, the nested tables of `config.toml`.
+`config`, the nested tables of `config.toml`; None where `Trainer.fit` was given none. docs/hooks.md has examples.
 """
 
 from pathlib import Path

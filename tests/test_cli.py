@@ -109,7 +109,7 @@ def test_a_broken_command_breaks_nothing_but_itself(use: Use, name: str, reason:
 def test_an_unknown_command_suggests_the_nearest() -> None:
     unknown = call("lst")
     assert unknown.exit_code == 2
-    assert "Error: No such command 'lst'; did you mean 'list'? known: evaluate, list, plot, plugins," in unknown.stderr
+    assert "Error: No such command 'lst'; did you mean 'list'? known: evaluate, list, new-plugin," in unknown.stderr
 
 
 @pytest.mark.parametrize(("kind", "status"), [(UsageError, 2), (DataError, 1)])
@@ -261,6 +261,16 @@ def test_check_reports_all_that_fails(use: Use) -> None:
     ]:
         assert f"Warning: {reason}" in checked.stderr
     assert [line.split()[-1] for line in checked.stdout.splitlines() if " nested " in line] == ["ok"]
+
+
+def test_check_builds_what_it_finds(use: Use) -> None:
+    use("seqdens-unbuildable")
+    checked = call("plugins", "--check")
+    assert checked.exit_code == 1
+    assert [line.split()[-1] for line in checked.stdout.splitlines()[1:]] == ["ok", "failed", "failed"]
+    head, encoder = sorted(checked.stderr.splitlines())
+    assert head.startswith("Warning: 'raising-head' of heads (seqdens-unbuildable 1.1) cannot be built: ZeroDivision")
+    assert encoder.startswith("Warning: 'unfinished' of encoders (seqdens-unbuildable 1.1) cannot be built: TypeError")
 
 
 @pytest.mark.parametrize(("name", "option"), [("training", "learning_rate"), ("sampling", "bias")])

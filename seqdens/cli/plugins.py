@@ -8,13 +8,13 @@ import click
 
 from seqdens.cli import aligned, load_command
 from seqdens.components import registry
-from seqdens.errors import SeqdensError
+from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.plugins import GROUPS, find, load_listener
-from seqdens.registry import Provider
+from seqdens.registry import Component, Provider, one_line
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Import everything, with times; exit status 1 if anything fails.")
+@click.option("--check", is_flag=True, help="Import and build everything, with times; exit status 1 if anything fails.")
 @click.pass_context
 def plugins(context: click.Context, check: bool) -> None:
     """List the installed packages that add to seqdens, or check them."""
@@ -49,7 +49,7 @@ def attempt(provider: Provider) -> tuple[str, str]:
 
 
 def load(provider: Provider) -> None:
-    """Import `provider` as its use would, and check its options; raises `SeqdensError`."""
+    """Import `provider` as its use would, check its options, build it with them; raises `SeqdensError`."""
     if provider.kind == "hooks":
         load_listener(provider)
     elif provider.kind == "commands":
@@ -57,4 +57,23 @@ def load(provider: Provider) -> None:
     elif provider.kind == "experiments":
         registry(provider.kind).provider(provider.name).load()
     else:
-        registry(provider.kind).component(provider.name, {})
+        build(registry(provider.kind).component(provider.name, {}))
+
+
+def build(component: Component) -> None:
+    """Construct `component` with its defaults; what it refuses in words (no folder, such columns) is no failure."""
+    from seqdens.datasets.base import STROKE_END, X, Y  # imports numpy
+
+    wired = {"datasets": (None,), "encoders": (3, 0), "heads": (4, (X, Y, STROKE_END))}
+    if component.kind not in wired:
+        return
+    try:
+        component.build(*wired[component.kind])
+    except SeqdensError as error:
+        if not isinstance(error, UsageError | DataError):
+            raise
+    except Exception as error:
+        provider = component.provider
+        raise SeqdensError(
+            f"{provider.name!r} of {provider.kind} ({provider.owner}) cannot be built: {one_line(error)}"
+        ) from error
