@@ -1,4 +1,4 @@
-"""For every test and docstring example: no installed plugins, one thread, and a cache of its own."""
+"""For every test and docstring example: no installed plugins unless asked for, one thread, and a cache of its own."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ["SEQDENS_PLUGINS"] = ""
+os.environ.setdefault("SEQDENS_PLUGINS", "")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

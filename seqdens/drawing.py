@@ -113,6 +113,11 @@ def draw(
     return path
 
 
+def is_ink(columns: Sequence[Column]) -> bool:
+    """Whether records of these columns can be drawn."""
+    return {"x", "y"} <= {column.name for column in columns}
+
+
 def _position_of(name: str, columns: Sequence[Column]) -> int:
     names = [column.name for column in columns]
     if name not in names:

@@ -11,6 +11,7 @@ import torch
 from seqdens import components, distributed
 from seqdens.cache import Prepared
 from seqdens.configuration import Config
+from seqdens.drawing import is_ink
 from seqdens.export import save_records
 from seqdens.model import SequenceModel
 from seqdens.plots import plot_loss
@@ -56,8 +57,8 @@ def draw_samples(run: Run, model: SequenceModel, config: Config) -> list[Path]:
     """Samples as the configuration asks for them: `samples.svg` and `samples.png` of ink, else `samples.csv`."""
     sampling, seed = config["sampling"], config["training"]["seed"]
     records = model.sample(sampling["count"], steps=sampling["steps"], bias=sampling["bias"], seed=seed)
-    ink = {"x", "y"} <= {column.name for column in model.columns}
-    paths = [run.path / f"samples{suffix}" for suffix in ((".svg", ".png") if ink else (".csv",))]
+    suffixes = (".svg", ".png") if is_ink(model.columns) else (".csv",)
+    paths = [run.path / f"samples{suffix}" for suffix in suffixes]
     for path in paths:
         save_records(records, path, columns=model.columns, title=caption(model, sampling["bias"]))
     return paths

@@ -40,6 +40,14 @@ def test_by_default_eight_lines_are_drawn(run: Path) -> None:
     assert re.fullmatch(r"samples\.svg: records 8, points 5,600, seed \d+\n", sample(run).output)
 
 
+def test_what_is_no_ink_goes_into_a_table_by_default(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small(make((Column("speed", "real"), Column("on", "binary")))).save(tmp_path / "model.safetensors")
+    assert sample("model.safetensors", "-n", 2, "--steps", 5, "--seed", 1).output.startswith("samples.csv: records 2")
+
+
 def test_the_seed_that_is_said_draws_the_same_again(run: Path) -> None:
     said = sample(run, "--steps", 5, "--out", "first.csv").output.rpartition(" ")[2]
     sample(run, "--steps", 5, "--seed", int(said), "--out", "again.csv")

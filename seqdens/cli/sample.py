@@ -37,18 +37,20 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("samples.svg"),
-    show_default=True,
     metavar="FILE",
-    help="Where to: .svg, .png, .gif, .npz, .csv or .json.",
+    help="Where to: .svg, .png, .gif, .npz, .csv or .json; default: samples.svg, samples.csv of what is no ink.",
 )
-def sample(model: Path, count: int, steps: int, bias: float, prime: Path | None, seed: int | None, out: Path) -> None:
+def sample(
+    model: Path, count: int, steps: int, bias: float, prime: Path | None, seed: int | None, out: Path | None
+) -> None:
     """Draw records from MODEL, a run folder or a weights file."""
+    from seqdens.drawing import is_ink
     from seqdens.export import save_records
     from seqdens.model import SequenceModel
     from seqdens.runner import caption
 
     loaded = SequenceModel.load(model)
+    out = out or Path("samples.svg" if is_ink(loaded.columns) else "samples.csv")
     seed = secrets.randbits(32) if seed is None else seed
     records = loaded.sample(count, steps=steps, prime=primer(prime, loaded) if prime else None, bias=bias, seed=seed)
     save_records(records, out, columns=loaded.columns, title=caption(loaded, bias))
