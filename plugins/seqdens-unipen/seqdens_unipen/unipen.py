@@ -288,7 +288,7 @@ class Parser:
         return self
 
     def _cut_off(self, reason: str) -> None:
-        if self.stroke and self.stroke.numbers:
+        if self.stroke:
             self.stroke.fault = self.stroke.fault or reason
 
     def _lines(self, path: Path) -> Iterator[tuple[int, str]]:

@@ -57,7 +57,7 @@ def ink(record: Record) -> list[list[float]]:
 
 
 def test_the_trace_of_the_recommendation() -> None:
-    """Its section 3.2.1, with X and Y in every point and two booleans in some."""
+    """Its example of differences: X and Y in every point, two booleans in some."""
     trace = """1125 18432,'23'43,"7"-8,3-5,7 -3,6 2,6 8,3 6 T,2 4*T,3 6,3-6 F F"""
     x = [1125, 1148, 1178, 1211, 1251, 1297, 1349, 1404, 1461, 1521, 1584]
     y = [18432, 18475, 18510, 18540, 18567, 18596, 18633, 18676, 18723, 18776, 18823]

@@ -151,6 +151,18 @@ def test_numbers_begin_anew_with_a_set_and_with_a_file_that_was_joined_on(tmp_pa
     assert [ink(record) for record in found] == [INK, INK, INK]
 
 
+def test_any_keyword_may_end_a_component(tmp_path: Path) -> None:
+    first = ".PEN_DOWN\n1 1\n.PEN_UP\n.PEN_DOWN\n2 2\n.COMMENT\n"
+    content = f'.SEGMENT W 0-1 ? "w"\n{first}.SEGMENT W 2 ? "v"\n.PEN_DOWN\n3 3\n4 4\n'
+    assert [ink(record) for record in records(tmp_path, content)] == [[[1, 1, 1], [2, 2, 1]], [[3, 3, 0], [4, 4, 1]]]
+
+
+def test_a_component_that_cannot_be_read_is_counted_once(tmp_path: Path) -> None:
+    bad, good = items(tmp_path, '.SEGMENT W 0 ? "a"\n.SEGMENT W 1 ? "b"\n.PEN_DOWN\nx\n1 1\n.PEN_DOWN\n2 2\n3 3\n')
+    assert isinstance(bad, Skipped)
+    assert ink(good) == [[2, 2, 0], [3, 3, 1]]
+
+
 def test_fractions_stay_fractions(tmp_path: Path) -> None:
     (record,) = records(tmp_path, '.SEGMENT W 0 ? "w"\n.PEN_DOWN\n.5 -1\n+2. 1e1\n')
     assert (record.points[:, :2].tolist(), record.points.dtype) == ([[0.5, -1], [2, 10]], np.float64)
