@@ -30,7 +30,8 @@ def test_every_line_of_the_table_of_contents_can_be_loaded(kind: str, name: str)
         assert components.registry(kind).component(name, {}).describe()["name"] == name
 
 
-def test_without_packages_the_core_alone_is_there() -> None:
+def test_without_packages_the_core_alone_is_there(use: Use) -> None:
+    use()
     assert components.registry("encoders").names() == list(BUILTIN["encoders"])
 
 
