@@ -210,7 +210,9 @@ class SequenceModel(nn.Module):
         """
         path = Path(path)
         if path.is_dir():
-            path = path / "best.safetensors"
+            path, last = path / "best.safetensors", path / "last.safetensors"
+            if last.exists() and not path.exists():
+                raise DataError(f"no epoch of {path.parent} has ended, so there are no best weights yet; name {last}.")
         described, weights = read_weights(path)
         try:
             model = cls(

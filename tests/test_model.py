@@ -14,7 +14,7 @@ import seqdens
 from seqdens.batches import Batch, collate
 from seqdens.components import registry
 from seqdens.datasets.base import STROKE_END, Column, X, Y
-from seqdens.errors import UsageError
+from seqdens.errors import DataError, UsageError
 from seqdens.model import SequenceModel
 from seqdens.registry import options_of
 
@@ -232,3 +232,9 @@ def test_the_loss_is_the_paper_s(make: Callable[..., Any]) -> None:
     nats = model(collate(data, np.arange(8))).nats.detach().numpy()
     for record, length in enumerate(data.lengths_of(np.arange(8))):
         np.testing.assert_allclose(nats[record, :length], paper_loss(model, data.offsets(record)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_without_a_whole_epoch_names_its_last_weights(model: SequenceModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "run" / "last.safetensors")
+    with pytest.raises(DataError, match=r"no epoch of .*run has ended.*name .*last\.safetensors"):
+        SequenceModel.load(tmp_path / "run")

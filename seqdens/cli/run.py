@@ -41,7 +41,7 @@ RUNS = Path("runs")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the training data.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Of initial weights, data order and samples.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder for prepared data sets.")
-@click.option("--resume", is_flag=True, help="Continue the run in --out; default: the last one in runs/.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out; default: the last runs/EXPERIMENT-N.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 def run(
     experiment: str,
