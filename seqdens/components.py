@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from seqdens.builtin import BUILTIN, KINDS
-from seqdens.errors import UsageError
+from seqdens.errors import SeqdensError, UsageError
+from seqdens.experiments.base import Experiment
 from seqdens.plugins import find
 from seqdens.registry import Component, Provider, Registry, choices
 from seqdens.version import __version__
@@ -84,6 +85,10 @@ def regulariser(name: str, /, **options: Any) -> Component:
     return registry("regularisers").component(name, options)
 
 
-def experiment(name: str) -> Any:
-    """The experiment `name`, a declaration; raises `UsageError` for an unknown name."""
-    return registry("experiments").provider(name).load()
+def experiment(name: str) -> Experiment:
+    """The experiment `name`; raises `UsageError` for an unknown name, `SeqdensError` for what is no `Experiment`."""
+    provider = registry("experiments").provider(name)
+    found = provider.load()
+    if not isinstance(found, Experiment):
+        raise SeqdensError(f"{name!r} of experiments ({provider.owner}) is {found!r}, but must be an Experiment.")
+    return found

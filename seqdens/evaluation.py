@@ -68,12 +68,12 @@ class Measures:
     """What a model makes of one split of a data set, over whole records, in nats unless bits are said.
 
     `mean` and `std` (R,), of the model's scaling, are what the normalised units mean. `bits_per_point` is an upper
-    bound on the loss of the whole numbers that the data hold, None where they hold others. `sse_per_point` are
-    squared errors, summed over the real columns (none: empty) in normalised units, of each prediction that the
-    distribution offers. `share_at_floor` is the share of points whose most responsible component has in some real
-    column a standard deviation of at most `floor` (R,), normalised: 1.01 times the head's sigma_floor or, where that is
-    more and the data are whole numbers, the distance of two of these; both None where the distribution has no
-    components.
+    bound on the loss of the whole numbers that the data hold, exact without real columns, None where they hold others.
+    `sse_per_point` are squared errors, summed over the real columns (none: empty) in normalised units, of each
+    prediction that the distribution offers. `share_at_floor` is the share of points whose most responsible component
+    has in some real column a standard deviation of at most `floor` (R,), normalised: 1.01 times the head's sigma_floor
+    or, where that is more and the data are whole numbers, the distance of two of these; both None where the
+    distribution has no components.
     """
 
     dataset: str
@@ -119,7 +119,7 @@ def measure(
     >>> found.records, found.record_name, sorted(found.terms_nats_per_point)
     (2, 'line', ['real', 'stroke_end'])
     """
-    check_columns(model, data)
+    model.check_columns(data.columns, data.provenance.dataset)
     records = data.split(split)
     if not len(records):
         counts = ", ".join(f"{name} {len(data.split(name)):,}" for name in SPLITS)
@@ -130,13 +130,6 @@ def measure(
             meter.add(batch.to(model.device))
             progress(meter.likelihood.records, len(records))
     return meter.read(data, split)
-
-
-def check_columns(model: SequenceModel, data: Prepared) -> None:
-    """Raises `UsageError` where the columns of `data` are not those of `model`."""
-    if model.columns != data.columns:
-        theirs, ours = (", ".join(column.name for column in columns) for columns in (data.columns, model.columns))
-        raise UsageError(f"{data.provenance.dataset} has columns {theirs}, but the model's are {ours}.")
 
 
 class _Meter:

@@ -108,6 +108,12 @@ class SequenceModel(nn.Module):
     def device(self) -> torch.device:
         return self.shift.device
 
+    def check_columns(self, columns: Sequence[Column], owner: str) -> None:
+        """Raises `UsageError` where `columns`, those of `owner`, are not the model's."""
+        if tuple(columns) != self.columns:
+            theirs, ours = (", ".join(column.describe() for column in some) for some in (columns, self.columns))
+            raise UsageError(f"{owner} has columns {theirs}, but the model's are {ours}.")
+
     def normalise(self, points: Tensor) -> Tensor:
         """Raw (..., D) to normalised."""
         return (points - self.shift) / self.scale

@@ -372,14 +372,14 @@ class Bomb:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("encoder.hidden_size=9", "another encoder"),
-        ("head.components=3", "another head"),
+        ("encoder.hidden_size=9", "encoder {'name': 'stacked-lstm'"),
+        ("head.components=3", "head {'name': 'gmm-bernoulli'"),
     ],
 )
 def test_a_checkpoint_of_another_architecture(trained: Path, option: str, said: str) -> None:
     before = contents(trained)
     refused = run("--resume", "--out", "out", "--epochs", 2, "--set", option)
-    assert_refused(refused, 1, f"out/trainer.pt is no trainer state that fits this run ({said})", "--overwrite")
+    assert_refused(refused, 2, f"out/trainer.pt was saved by a run with another setting ({said}", "take back")
     assert contents(trained) == before
     assert run("--resume", "--out", "out", "--epochs", 2).exit_code == 0
 
@@ -388,9 +388,11 @@ def test_a_checkpoint_of_another_run(trained: Path, here: Path) -> None:
     shutil.copytree("out", "other")
     assert run("--overwrite", "--out", "other", *LITTLE, "--epochs", 1, "--set", "encoder.hidden_size=9").exit_code == 0
     shutil.copy("other/best.safetensors", "out/trainer.pt")
-    assert_refused(run("--resume", "--out", "out", "--epochs", 2), 1, "out/trainer.pt is no trainer state that fits")
+    assert_refused(
+        run("--resume", "--out", "out", "--epochs", 2), 1, "out/trainer.pt is no trainer state, or a damaged one"
+    )
     shutil.copy("other/trainer.pt", "out/trainer.pt")
-    assert_refused(run("--resume", "--out", "out", "--epochs", 2), 1, "out/trainer.pt", "another encoder")
+    assert_refused(run("--resume", "--out", "out", "--epochs", 2), 2, "out/trainer.pt", "another setting (encoder")
 
 
 def test_a_checkpoint_of_a_missing_plugin(here: Path) -> None:

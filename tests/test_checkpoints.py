@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqdens.errors import DataError
+from seqdens.errors import DataError, UsageError
 from seqdens.training import checkpoints
 from seqdens.training.checkpoints import Progress
 
@@ -59,9 +59,12 @@ def test_everything_reads_back(saved: Any, fresh: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("identity", "what"),
     [
-        ({"seed": 2, "scaling": [[0.1], [2.0]]}, "another seed"),
-        ({"seed": 2, "scaling": [[0.1], [2.1]]}, "another seed and another scaling"),
-        (IDENTITY | {"optimiser": "adam"}, "another optimiser"),
+        ({"seed": 2, "scaling": [[0.1], [2.0]]}, r"seed 1, now 2"),
+        (
+            {"seed": 2, "scaling": [[0.1], [2.1]]},
+            r"seed 1, now 2; scaling \[\[0\.1\], \[2\.0\]\], now \[\[0\.1\], \[2\.1\]\]",
+        ),
+        (IDENTITY | {"optimiser": "adam"}, "optimiser None, now adam"),
     ],
 )
 def test_another_run_s_state_is_refused_untouched(
@@ -69,14 +72,14 @@ def test_another_run_s_state_is_refused_untouched(
 ) -> None:
     model, optimiser = fresh(seed=4)
     before = [parameter.clone() for parameter in model.parameters()]
-    with pytest.raises(DataError, match=rf"no trainer state that fits this run \({what}\); start again"):
+    with pytest.raises(UsageError, match=rf"saved by a run with another setting \({what}\); take back"):
         checkpoints.load(saved[0], model, optimiser, identity)
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
 
 
 def test_another_architecture_is_refused(saved: Any, fresh: Callable[..., Any]) -> None:
     for options in ({"hidden_size": 9}, {"layers": 2}):
-        with pytest.raises(DataError, match="no trainer state that fits this run"):
+        with pytest.raises(DataError, match="is no trainer state, or a damaged one"):
             checkpoints.load(saved[0], *fresh(**options), IDENTITY)
 
 
@@ -112,7 +115,7 @@ def bombs(mark: Path) -> dict[str, Callable[[Path], None]]:
 def test_a_pickle_is_not_unpickled(fresh: Callable[..., Any], tmp_path: Path, kind: str) -> None:
     path, mark = tmp_path / "trainer.pt", tmp_path / "exploded"
     bombs(mark)[kind](path)
-    with pytest.raises(DataError, match=r"fits this run \(it holds more than plain data\)"):
+    with pytest.raises(DataError, match=r"a damaged one \(it holds more than plain data\)"):
         checkpoints.load(path, *fresh(), IDENTITY)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Bomb(mark)))
@@ -124,7 +127,7 @@ def test_a_file_cut_short_is_refused(saved: Any, fresh: Callable[..., Any]) -> N
     whole = path.read_bytes()
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match="no trainer state that fits this run"):
+        with pytest.raises(DataError, match="is no trainer state, or a damaged one"):
             checkpoints.load(path, *fresh(), IDENTITY)
 
 
@@ -134,7 +137,7 @@ def test_a_file_cut_short_is_refused(saved: Any, fresh: Callable[..., Any]) -> N
 def test_a_state_of_something_else_is_refused(fresh: Callable[..., Any], tmp_path: Path, state: Any) -> None:
     path = tmp_path / "trainer.pt"
     torch.save(state, path)
-    with pytest.raises(DataError, match="no trainer state that fits this run"):
+    with pytest.raises(DataError, match="is no trainer state, or a damaged one"):
         checkpoints.load(path, *fresh(), IDENTITY)
 
 
@@ -157,7 +160,7 @@ def test_a_state_with_a_part_of_something_else_is_refused(
 ) -> None:
     path = saved[0]
     torch.save(torch.load(path, weights_only=True) | change, path)
-    with pytest.raises(DataError, match="no trainer state that fits this run"):
+    with pytest.raises(DataError, match="is no trainer state, or a damaged one"):
         checkpoints.load(path, *fresh(), IDENTITY)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from seqdens import components
@@ -200,7 +202,7 @@ def test_show_gives_purpose_owner_and_options(use: Use) -> None:
 
 def test_show_gives_an_experiment_as_toml_and_a_command_as_its_help(use: Use) -> None:
     use("seqdens-good")
-    assert call("show", "good-experiment").stdout.endswith('\n\n[encoder]\nname = "good"\ncells = 4\n')
+    assert '\n\n[encoder]\nname = "good"\ncells = 4\n' in call("show", "good-experiment").stdout
     assert call("show", "greet").stdout.endswith("\nGreet somebody.\n")
 
 
@@ -267,10 +269,32 @@ def test_check_builds_what_it_finds(use: Use) -> None:
     use("seqdens-unbuildable")
     checked = call("plugins", "--check")
     assert checked.exit_code == 1
-    assert [line.split()[-1] for line in checked.stdout.splitlines()[1:]] == ["ok", "failed", "failed"]
-    head, encoder = sorted(checked.stderr.splitlines())
+    assert [line.split()[-1] for line in checked.stdout.splitlines()[1:]] == ["ok"] + 5 * ["failed"]
+    dataset, option, none, head, encoder = sorted(checked.stderr.splitlines())
+    owner = "of experiments (seqdens-unbuildable 1.1)"
+    assert dataset.startswith(f"Warning: 'misspelt-dataset' {owner} cannot be run: there is no 'hershy' among")
+    assert option.startswith(f"Warning: 'misspelt-option' {owner} cannot be run with preset 'quick': part 'training'")
+    assert none.startswith(f"Warning: 'no-experiment' {owner} is <class ")
     assert head.startswith("Warning: 'raising-head' of heads (seqdens-unbuildable 1.1) cannot be built: ZeroDivision")
     assert encoder.startswith("Warning: 'unfinished' of encoders (seqdens-unbuildable 1.1) cannot be built: TypeError")
+
+
+def test_lack_of_memory_is_one_sentence() -> None:
+    def exhaust(size: int) -> None:
+        torch.empty(size, size)
+
+    command("too-large", lambda: exhaust(10**7))
+    command("far-too-large", lambda: exhaust(10**10))
+    command("numpy-too-large", lambda: np.empty((10**8, 10**8)))
+    for name in ("too-large", "far-too-large", "numpy-too-large"):
+        refused = call(name)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("Error: there is not enough memory for this; ")
+
+
+def test_other_errors_of_the_program_keep_their_traceback() -> None:
+    command("faulty", failing(RuntimeError("a mistake")))
+    assert isinstance(call("faulty").exception, RuntimeError)
 
 
 @pytest.mark.parametrize(("name", "option"), [("training", "learning_rate"), ("sampling", "bias")])

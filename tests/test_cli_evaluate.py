@@ -167,7 +167,7 @@ def test_an_empty_split_is_said(runs: list[Path], plain: Path) -> None:
         (
             ["plain.safetensors", "--dataset", "hershey", "--set", "lines=6", "--set", "writers=3"],
             2,
-            "hershey has columns x, y, stroke_end, but the model's are x,",
+            "hershey has columns x (real), y (real), stroke_end (binary), but the model's are x (real),",
         ),
         (
             ["broken.safetensors", "--dataset", "hershey", "--set", "lines=40"],

@@ -149,14 +149,28 @@ def test_resuming_keeps_the_run_s_own_configuration(here: Path) -> None:
     assert epochs_of(here / "out") == [1, 2, 3]
 
 
+def test_resuming_a_finished_run_says_so(here: Path) -> None:
+    run("--epochs", 1, "--out", "out")
+    (here / "out" / "samples.svg").unlink()
+    resumed = run("--epochs", 1, "--out", "out", "--resume")
+    assert "Note: out is trained for all its 1 epochs; only its samples are drawn again." in resumed.output
+    assert (here / "out" / "samples.svg").exists()
+
+
+def test_a_preset_beside_a_configuration_file_is_refused(here: Path) -> None:
+    run("--epochs", 1, "--out", "out")
+    refused = call("run", "handwriting", "--config", "out/config.toml", "--preset", "paper")
+    assert_refused(refused, 2, "--preset paper and --config out/config.toml exclude each other")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("--set", "encoder.hidden_size=9"), "no trainer state that fits this run"),
-        (("--set", "training.optimiser=sgd"), "another optimiser"),
-        (("--set", "dataset.lines=9"), "another number of training records"),
-        (("--set", "dataset.seed=9"), "another scaling of the data"),
-        (("--seed", "9"), "another seed"),
+        (("--set", "encoder.hidden_size=9"), "another setting (encoder"),
+        (("--set", "training.optimiser=sgd"), "another setting (optimiser"),
+        (("--set", "dataset.lines=9"), "number of training records"),
+        (("--set", "dataset.seed=9"), "scaling of the data ["),
+        (("--seed", "9"), "another setting (seed"),
     ],
 )
 def test_a_run_that_does_not_fit_is_not_resumed_and_stays_as_it_was(
@@ -165,7 +179,7 @@ def test_a_run_that_does_not_fit_is_not_resumed_and_stays_as_it_was(
     run("--epochs", 1, "--out", "out")
     before = contents(here / "out")
     refused = call("run", "handwriting", "--resume", "--out", "out", "--epochs", 2, *change)
-    assert_refused(refused, 1, said, "--overwrite")
+    assert_refused(refused, 2, said, "--overwrite")
     assert contents(here / "out") == before
 
 
@@ -271,7 +285,11 @@ def test_data_without_ink_are_sampled_as_numbers(here: Path) -> None:
 
 def test_an_experiment_that_is_none_is_named(here: Path) -> None:
     seqdens.register("experiments", "broken", 3)
-    assert_refused(call("run", "broken"), 1, "the experiment 'broken' is 3, not an Experiment")
+    assert_refused(
+        call("run", "broken"),
+        1,
+        "'broken' of experiments (registered in code by builtins) is 3, but must be an Experiment",
+    )
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ def test_data_without_ink_are_saved_as_numbers(run: Path, make: Callable[..., An
         (["nowhere"], 1, "there are no weights at nowhere"),
         (["."], 1, "there are no weights at best.safetensors; a run writes"),
         (["broken.safetensors"], 1, "broken.safetensors is no seqdens model"),
-        (["run", "-n", "0"], 2, "0 is not in the range x>=1"),
-        (["run", "--steps", "0"], 2, "0 is not in the range x>=1"),
+        (["run", "-n", "0"], 2, "0 is not in the range 1<=x<=1000000"),
+        (["run", "--steps", "0"], 2, "0 is not in the range 1<=x<=1000000"),
         (["run", "--bias", "-1"], 2, "-1.0 is not in the range x>=0"),
         (["run", "--bias", "nan"], 2, "bias is nan"),
         (["run", "--bias", "inf"], 2, "bias is inf"),
@@ -100,8 +100,16 @@ def test_data_without_ink_are_saved_as_numbers(run: Path, make: Callable[..., An
         (["run", "--prime", "none.npz"], 1, "cannot load 'none.npz': No such file"),
         (["run", "--prime", "prime.txt"], 2, "its suffix is '.txt'"),
         (["run", "--prime", "broken.npz"], 1, "cannot load 'broken.npz'"),
-        (["run", "--prime", "signature.npz"], 2, "holds columns x, y, stroke_end, sequence_end, but the model's are "),
-        (["run", "--prime", "other.npz"], 2, "holds columns a, b, stroke_end, but the model's are x, y, stroke_end"),
+        (
+            ["run", "--prime", "signature.npz"],
+            2,
+            "stroke_end (binary), sequence_end (binary), but the ",
+        ),
+        (
+            ["run", "--prime", "other.npz"],
+            2,
+            "has columns a (real), b (real), stroke_end (binary), but the ",
+        ),
     ],
 )
 def test_a_silly_argument_is_one_sentence(run: Path, arguments: list[str], status: int, said: str) -> None:

@@ -41,7 +41,7 @@ def test_a_package_is_used_by_name(use: Use) -> None:
     assert (good.provider.owner, good.provider.target) == ("seqdens-good 1.2", "seqdens_good:Good")
     assert (good.build(7).input_size, good.build(7).cells) == (7, 5)
     assert components.registry("encoders").component("nested", {}).build().__doc__ == "Reached by a dotted name."
-    assert components.experiment("good-experiment").describe() == {"encoder": {"name": "good", "cells": 4}}
+    assert components.experiment("good-experiment").encoder == {"name": "good", "cells": 4}
 
 
 def test_options_of_a_package_are_checked(use: Use) -> None:

@@ -147,10 +147,11 @@ def test_text_keeps_to_its_length_and_capitals_open_sentences(seed, characters):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lines": 0}, "'lines' of hershey is 0, but must be at least 3"),
-        ({"writers": 2}, "'writers' of hershey is 2, but must be at least 3"),
-        ({"characters": 5}, "'characters' of hershey is 5, but must be at least 20"),
-        ({"seed": -1}, "'seed' of hershey is -1, but must be at least 0"),
+        ({"lines": 10**20}, "'lines' of hershey is 100000000000000000000, but must be from 3 to 100000000"),
+        ({"lines": 0}, "'lines' of hershey is 0, but must be from 3"),
+        ({"writers": 2}, "'writers' of hershey is 2, but must be from 3"),
+        ({"characters": 5}, "'characters' of hershey is 5, but must be from 20"),
+        ({"seed": -1}, "'seed' of hershey is -1, but must be from 0"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):

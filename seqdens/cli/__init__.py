@@ -46,6 +46,12 @@ def summary(owners: Sequence[Provider]) -> str:
         return str(error)
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether `error` says so in numpy's way, or in torch's, which on a CPU is a `RuntimeError` like any other."""
+    signs = ("allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
 class Commands(click.Group):
     """The commands of seqdens, of installed packages and of code."""
 
@@ -92,6 +98,15 @@ class Commands(click.Group):
                 traceback.print_exc()
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_status)
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+            if self.debug:
+                traceback.print_exc()
+            click.echo(
+                "Error: there is not enough memory for this; make the model, the batch or the count smaller.", err=True
+            )
+            sys.exit(1)
         except OSError as error:
             if self.debug:
                 traceback.print_exc()

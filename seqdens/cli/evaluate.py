@@ -84,7 +84,6 @@ def evaluate(
 
 def with_data(paths: Iterable[Path], cache: Path | None, **chosen: Any) -> Iterator[Subject]:
     """Each model with its data, of which equal ones are prepared once."""
-    from seqdens.evaluation import check_columns
     from seqdens.model import SequenceModel
 
     prepared: dict[str, Prepared] = {}
@@ -93,7 +92,7 @@ def with_data(paths: Iterable[Path], cache: Path | None, **chosen: Any) -> Itera
         key = repr(sorted(part.items()))
         data = prepared[key] = prepared.get(key) or prepare_part(part, cache)
         with naming(str(path)):
-            check_columns(model, data)
+            model.check_columns(data.columns, data.provenance.dataset)
         yield Subject(str(path), model, data)
 
 
@@ -150,7 +149,7 @@ def rows(measures: Measures, record: str) -> dict[str, str]:
     found |= {f"  {name} per point": f"{nats:+.3f}" for name, nats in measures.terms_nats_per_point.items()}
     found["nats per point, raw units"] = f"{measures.raw_nats_per_point:+.3f}"
     if measures.bits_per_point is not None:
-        found["bits per point, at most"] = f"{measures.bits_per_point:.3f}"
+        found[f"bits per point{', at most' if measures.mean else ''}"] = f"{measures.bits_per_point:.3f}"
     found |= {f"SSE per point, {name}": f"{square:.3f}" for name, square in measures.sse_per_point.items()}
     if measures.share_at_floor is not None:
         found["points at the sigma floor"] = f"{measures.share_at_floor:.2%}"
@@ -164,7 +163,7 @@ def several(numbers: Iterable[float]) -> str:
 def notes(subjects: list[Subject], found: list[Measures]) -> Iterator[str]:
     """What the numbers depend on."""
     yield "Losses are negative log-likelihoods, lower is better, of values scaled by mean and std unless raw is said."
-    if any(measures.bits_per_point is not None for measures in found):
+    if any(measures.bits_per_point is not None and measures.mean for measures in found):
         yield "Bits are of the whole numbers that the data hold: an upper bound, by noise of up to half a raw unit."
     for dataset, floor in dict.fromkeys((measures.dataset, measures.floor) for measures in found if measures.floor):
         yield f"Sigma floor of {dataset}: standard deviations of at most {several(floor)}."

@@ -123,12 +123,11 @@ def plot_along(
 
     from seqdens.batches import collate
     from seqdens.devices import choose_device
-    from seqdens.evaluation import check_columns
     from seqdens.model import SequenceModel
 
     loaded = SequenceModel.load(model).to(choose_device(device))
     data = data_for(model, **chosen)
-    check_columns(loaded, data)
+    loaded.check_columns(data.columns, data.provenance.dataset)
     index = find_record(data, record, split)
     batch = collate(data, np.array([index]))
     if steps:

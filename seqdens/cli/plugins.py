@@ -7,7 +7,7 @@ import time
 import click
 
 from seqdens.cli import aligned, load_command
-from seqdens.components import registry
+from seqdens.components import experiment, registry
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.plugins import GROUPS, find, load_listener
 from seqdens.registry import Component, Provider, one_line
@@ -55,9 +55,23 @@ def load(provider: Provider) -> None:
     elif provider.kind == "commands":
         load_command(provider.name)
     elif provider.kind == "experiments":
-        registry(provider.kind).provider(provider.name).load()
+        resolve_all(provider.name)
     else:
         build(registry(provider.kind).component(provider.name, {}))
+
+
+def resolve_all(name: str) -> None:
+    """Find what the experiment `name` and its presets declare; raises `SeqdensError` naming preset and package."""
+    from seqdens.configuration import resolve  # imports msgspec
+
+    declared = experiment(name)
+    for preset in (None, *declared.presets):
+        try:
+            resolve(declared, preset=preset)
+        except SeqdensError as error:
+            owner = registry("experiments").provider(name).owner
+            recipe = f" with preset {preset!r}" if preset else ""
+            raise SeqdensError(f"{name!r} of experiments ({owner}) cannot be run{recipe}: {error}") from error
 
 
 def build(component: Component) -> None:

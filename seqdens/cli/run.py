@@ -10,7 +10,7 @@ import click
 
 from seqdens import distributed
 from seqdens.components import experiment as find_experiment
-from seqdens.errors import SeqdensError, UsageError
+from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
     from seqdens.cache import Prepared
@@ -114,12 +114,11 @@ def configure(
 ) -> Config:
     """The resolved configuration of a run, from the command line's options."""
     from seqdens.configuration import parse_setting, resolve
-    from seqdens.experiments.base import Experiment
     from seqdens.training.run_folder import read_config
 
     experiment = find_experiment(name)
-    if not isinstance(experiment, Experiment):
-        raise SeqdensError(f"the experiment {name!r} is {experiment!r}, not an Experiment.")
+    if source and preset:
+        raise UsageError(f"--preset {preset} and --config {source} exclude each other; give one of them, and --set.")
     config = read_config(source) if source else None
     if config and config.get("experiment", name) != name:
         raise UsageError(f"{source} is of experiment {config['experiment']!r}, but {name!r} was asked for.")
@@ -143,6 +142,9 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
     from seqdens.training.run_folder import FILES
 
     data = distributed.first_on_each_machine(lambda: prepare(run, cache))
+    epochs = run.config["training"]["epochs"]
+    if resuming and len(run.read_metrics()) == epochs:
+        click.echo(f"Note: {run.path} is trained for all its {epochs} epochs; only its samples are drawn again.")
     train(run, data, resuming, overwrite)
     files = [name for name in FILES if (run.path / name).exists()]
     pictures = "samples.png" in files
@@ -150,8 +152,7 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
     click.echo(f"\n{run.path}: {', '.join(files)}")
     click.echo(f"Next: open {quote(str(run.path / ('samples.png' if pictures else 'samples.csv')))}")
     click.echo(f"      seqdens sample {folder} -n 4 --bias 1 --seed 2 --out more{'.svg' if pictures else '.csv'}")
-    epochs = 2 * run.config["training"]["epochs"]
-    click.echo(f"      {started_as()} run {name} --resume --out {folder} --epochs {epochs}")
+    click.echo(f"      {started_as()} run {name} --resume --out {folder} --epochs {2 * epochs}")
 
 
 def prepare(run: Run, cache: Path | None) -> Prepared:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seqdens.errors import UsageError
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -18,8 +16,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-n", "--count", type=click.IntRange(1), default=8, show_default=True, help="How many records.")
-@click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="How many points each, at most.")
+@click.option("-n", "--count", type=click.IntRange(1, 10**6), default=8, show_default=True, help="How many records.")
+@click.option(
+    "--steps", type=click.IntRange(1, 10**6), default=700, show_default=True, help="How many points each, at most."
+)
 @click.option(
     "--bias",
     type=click.FloatRange(0),
@@ -62,7 +62,5 @@ def primer(path: Path, model: SequenceModel) -> np.ndarray:
     from seqdens.export import load_ink
 
     ink = load_ink(path)
-    if ink.columns != model.columns:
-        theirs, ours = (", ".join(column.name for column in columns) for columns in (ink.columns, model.columns))
-        raise UsageError(f"{path} holds columns {theirs}, but the model's are {ours}.")
+    model.check_columns(ink.columns, str(path))
     return ink.records[0]

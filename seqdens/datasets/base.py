@@ -37,6 +37,10 @@ class Column(NamedTuple):
         """How many values there are, the whole numbers from 0; None for a real column."""
         return {"real": None, "binary": 2, "category": self.size}[self.kind]
 
+    def describe(self) -> str:
+        """`x (real)`, `stroke_end (binary)`, `colour (category of 5)`."""
+        return f"{self.name} ({self.kind}{f' of {self.size}' if self.kind == 'category' else ''})"
+
 
 X = Column("x", "real", difference=True)
 Y = Column("y", "real", difference=True)

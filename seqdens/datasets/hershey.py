@@ -157,11 +157,14 @@ class Hershey(Dataset):
     ) -> None:
         if root is not None:
             raise UsageError(f"hershey got the folder {str(root)!r}, but is generated and takes no data folder.")
-        least = {"lines": 3, "writers": 3, "characters": LONGEST, "seed": 0}
-        given = {"lines": lines, "writers": writers, "characters": characters, "seed": seed}
-        for name, value in given.items():
-            if value < least[name]:
-                raise UsageError(f"option {name!r} of hershey is {value}, but must be at least {least[name]}.")
+        for name, value, least, most in (
+            ("lines", lines, 3, 10**8),
+            ("writers", writers, 3, 10**8),
+            ("characters", characters, LONGEST, 10**4),
+            ("seed", seed, 0, 2**63 - 1),
+        ):
+            if not least <= value <= most:
+                raise UsageError(f"option {name!r} of hershey is {value}, but must be from {least} to {most}.")
         self.lines, self.writers, self.characters, self.seed = lines, min(writers, lines), characters, seed
         self._lines = dict(self._blocks())
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seqdens.errors import DataError
+from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
 from seqdens.model import SequenceModel
 
@@ -59,25 +59,38 @@ def save(
 
 
 def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mapping[str, Any]) -> Progress:
-    """Put model, optimiser and random numbers where `save` left them; raises `DataError` where they do not fit."""
+    """Put model, optimiser and random numbers where `save` left them.
+
+    Raises `UsageError` where `identity` is another than was saved, `DataError` for a file that cannot be read.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):  # that a file is odd is said below
             state = torch.load(path, map_location=model.device, weights_only=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"it does not say that it is a {FORMAT}")
-        changed = [name for name, value in identity.items() if state["identity"].get(name) != value]
-        if changed:
-            raise ValueError(f"another {' and another '.join(changed)}")
+        check_same(path, state["identity"], identity)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         set_random_state(state["random"], model.device)
         return Progress(**state["progress"])
+    except UsageError:
+        raise
     except Exception as error:  # of a file from anywhere, anything may be wrong
         reason = "it holds more than plain data" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise DataError(
-            f"{path} is no trainer state that fits this run ({reason}); "
+            f"{path} is no trainer state, or a damaged one ({reason}); "
             "start again with --overwrite, or in another folder."
         ) from None
+
+
+def check_same(path: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raises `UsageError` where what must not change has changed."""
+    changed = [f"{name} {saved.get(name)}, now {value}" for name, value in identity.items() if saved.get(name) != value]
+    if changed:
+        raise UsageError(
+            f"{path} was saved by a run with another setting ({'; '.join(changed)}); "
+            "take back what changes it, or start again with --overwrite, or in another folder."
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -140,10 +140,11 @@ class _Fit:
         if run.best.exists():  # before the random numbers are set, of which building a model takes some
             self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
         self.progress = checkpoints.load(run.trainer_state, self.model, self.optimiser, self._identity())
-        if self.progress.epoch > self.options.epochs:
+        begun = self.progress.epoch + (self.progress.batch > 0)
+        if begun > self.options.epochs:
             raise UsageError(
-                f"{run.path} is trained for {self.progress.epoch} epochs already; training.epochs is "
-                f"{self.options.epochs}, but must be more to go on."
+                f"{run.path} has begun epoch {begun} already; training.epochs is {self.options.epochs}, "
+                f"but must be at least {begun} to go on."
             )
         if self.run and run.config:
             run.write_config()  # not before the state is seen to fit it
