@@ -241,7 +241,7 @@ def test_an_interrupted_torchrun_saves_and_one_process_goes_on(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     alone = ["run", "handwriting", "--resume", "--out", "out", f"--epochs={done + 1}"]
     refused = CliRunner().invoke(cli, alone)
-    assert "another batch size" in refused.stderr
+    assert "batch size 4, now 2" in refused.stderr
     resumed = CliRunner().invoke(cli, [*alone, "--set=training.batch_size=4"])
     assert resumed.exit_code == 0, resumed.output
     assert len(Run(tmp_path / "out").read_metrics()) == done + 1
