@@ -11,7 +11,7 @@ import click
 from seqdens.builtin import BUILTIN
 from seqdens.cli import cli, load_command
 from seqdens.cli.show import RECIPE, declaration, option_rows, purpose
-from seqdens.components import registry
+from seqdens.components import experiment, registry
 from seqdens.configuration import COMPONENTS
 from seqdens.registry import Provider
 
@@ -152,13 +152,12 @@ def parts_of_a_run() -> list[tuple[str, Provider]]:
 
 def option_section(part: str, provider: Provider) -> str:
     """Purpose and options of a component as a table."""
-    component = provider.load()
     rows = [("`--set`", "type", "default", ""), ("---",) * 4]
-    for name, kind, default, text in option_rows(component):
+    for name, kind, default, text in option_rows(provider):
         rows.append((f"`{part}.{name}`", code(kind), code(default), text))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     title = provider.name if part == provider.name else f"{part} {provider.name}"
-    return f"### {title}\n\n{purpose(component)}\n\n{table}\n"
+    return f"### {title}\n\n{purpose(provider.load())}\n\n{table}\n"
 
 
 def code(text: str) -> str:
@@ -167,8 +166,7 @@ def code(text: str) -> str:
 
 
 def experiment_section(name: str) -> str:
-    experiment = registry("experiments").provider(name).load()
-    return f"### {name}\n\n```toml\n{declaration(experiment)}\n```\n"
+    return f"### {name}\n\n```toml\n{declaration(experiment(name))}\n```\n"
 
 
 if __name__ == "__main__":

@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Any
 from seqdens.version import __version__
 
 if TYPE_CHECKING:
+    from seqdens.batches import collate
     from seqdens.cache import Prepared
     from seqdens.components import dataset, encoder, experiment, head, register, regulariser
-    from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source, Split
+    from seqdens.datasets.base import (
+        SEQUENCE_END,
+        STROKE_END,
+        Column,
+        Dataset,
+        Record,
+        Skipped,
+        Source,
+        Split,
+        X,
+        Y,
+    )
     from seqdens.drawing import draw
     from seqdens.encoders.base import Context, Encoded, Encoder, State
     from seqdens.errors import DataError, SeqdensError, UsageError
@@ -22,15 +34,21 @@ if TYPE_CHECKING:
     from seqdens.heads.base import Distribution, Head
     from seqdens.hookspecs import hookimpl
     from seqdens.model import SequenceModel
+    from seqdens.offsets import to_points
+    from seqdens.plots import plot_density, plot_loss, plot_mixture
     from seqdens.plugins import load_events
     from seqdens.prepare import load
     from seqdens.training.run_folder import Run
     from seqdens.training.trainer import Trainer
 
 _HOMES = {
+    "seqdens.batches": ("collate",),
     "seqdens.cache": ("Prepared",),
     "seqdens.components": ("dataset", "encoder", "experiment", "head", "register", "regulariser"),
-    "seqdens.datasets.base": ("Column", "Dataset", "Record", "Skipped", "Source", "Split"),
+    "seqdens.datasets.base": (
+        *("SEQUENCE_END", "STROKE_END", "X", "Y"),
+        *("Column", "Dataset", "Record", "Skipped", "Source", "Split"),
+    ),
     "seqdens.drawing": ("draw",),
     "seqdens.encoders.base": ("Context", "Encoded", "Encoder", "State"),
     "seqdens.errors": ("DataError", "SeqdensError", "UsageError"),
@@ -39,6 +57,8 @@ _HOMES = {
     "seqdens.heads.base": ("Distribution", "Head"),
     "seqdens.hookspecs": ("hookimpl",),
     "seqdens.model": ("SequenceModel",),
+    "seqdens.offsets": ("to_points",),
+    "seqdens.plots": ("plot_density", "plot_loss", "plot_mixture"),
     "seqdens.plugins": ("load_events",),
     "seqdens.prepare": ("load",),
     "seqdens.training.run_folder": ("Run",),
@@ -47,6 +67,8 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "SEQUENCE_END",
+    "STROKE_END",
     "Column",
     "Context",
     "DataError",
@@ -68,7 +90,10 @@ __all__ = [
     "State",
     "Trainer",
     "UsageError",
+    "X",
+    "Y",
     "__version__",
+    "collate",
     "dataset",
     "draw",
     "encoder",
@@ -78,8 +103,12 @@ __all__ = [
     "load",
     "load_events",
     "measure",
+    "plot_density",
+    "plot_loss",
+    "plot_mixture",
     "register",
     "regulariser",
+    "to_points",
 ]
 
 

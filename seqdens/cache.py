@@ -61,8 +61,9 @@ class Provenance(NamedTuple):
 
     def differences(self, other: Provenance) -> list[str]:
         """A clause for each field in which `other` differs."""
+        digests = {"sources": "the files' names or sizes", "contents": "the files' contents"}
         return [
-            f"{name} {mine!r} is now {theirs!r}"
+            f"{digests[name]} have changed" if name in digests else f"{name} {mine!r} is now {theirs!r}"
             for name, mine, theirs in zip(self._fields, self, other, strict=True)
             if mine != theirs
         ]

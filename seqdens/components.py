@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
 from seqdens.builtin import BUILTIN, KINDS
@@ -12,6 +13,12 @@ from seqdens.registry import Component, Provider, Registry, choices
 from seqdens.version import __version__
 
 CORE = f"seqdens {__version__}"
+
+BASES = {
+    "datasets": "seqdens.datasets.base:Dataset",
+    "encoders": "seqdens.encoders.base:Encoder",
+    "heads": "seqdens.heads.base:Head",
+}
 
 _registered: list[Provider] = []
 
@@ -29,7 +36,7 @@ def registry(kind: str) -> Registry:
 def register(kind: str, name: str, component: Any) -> None:
     """Make `component` known as `name` in this process, as an installed package would.
 
-    Raises `UsageError` for an unknown kind and for a name that is taken.
+    Raises `UsageError` for an unknown kind and for a name that is taken, `SeqdensError` for what is of no such kind.
 
     >>> import seqdens
     >>> from seqdens.encoders.stacked_lstm import StackedLSTM
@@ -47,7 +54,26 @@ def register(kind: str, name: str, component: Any) -> None:
                 f"{name!r} of {kind} is already provided by {taken.owner} ({taken.target}); "
                 f"{component!r} ({owner}) needs another name."
             )
-    _registered.append(Provider(kind, name, component, owner))
+    provider = Provider(kind, name, component, owner)
+    check_class(provider)
+    _registered.append(provider)
+
+
+def check_class(provider: Provider) -> None:
+    """Raises `SeqdensError` where what is provided as a data set, an encoder or a head is no class of them."""
+    if base := BASES.get(provider.kind):
+        found, wanted = provider.load(), resolve_name(base)
+        if not (isinstance(found, type) and issubclass(found, wanted)):
+            raise SeqdensError(
+                f"{provider.name!r} of {provider.kind} ({provider.owner}) is {found!r}, "
+                f"but must be a class derived from seqdens.{wanted.__name__}."
+            )
+
+
+def _component(kind: str, name: str, options: dict[str, Any]) -> Component:
+    found = registry(kind)
+    check_class(found.provider(name))
+    return found.component(name, options)
 
 
 def dataset(name: str, /, **options: Any) -> Component:
@@ -56,7 +82,7 @@ def dataset(name: str, /, **options: Any) -> Component:
     >>> dataset("hershey", lines=6).options
     {'lines': 6}
     """
-    return registry("datasets").component(name, options)
+    return _component("datasets", name, options)
 
 
 def encoder(name: str, /, **options: Any) -> Component:
@@ -68,7 +94,7 @@ def encoder(name: str, /, **options: Any) -> Component:
     Traceback (most recent call last):
     seqdens.errors.UsageError: 'stacked-lstm' has no option 'depth'; known: gate_clip, hidden_size, layers.
     """
-    return registry("encoders").component(name, options)
+    return _component("encoders", name, options)
 
 
 def head(name: str, /, **options: Any) -> Component:
@@ -77,12 +103,12 @@ def head(name: str, /, **options: Any) -> Component:
     >>> head("gmm-bernoulli", components=5) == head("gmm-bernoulli", components=5)
     True
     """
-    return registry("heads").component(name, options)
+    return _component("heads", name, options)
 
 
 def regulariser(name: str, /, **options: Any) -> Component:
     """The regulariser `name` with `options`; raises `UsageError` for what is unknown or has another type."""
-    return registry("regularisers").component(name, options)
+    return _component("regularisers", name, options)
 
 
 def experiment(name: str) -> Experiment:

@@ -20,7 +20,7 @@ from seqdens import components
 from seqdens.batches import Batch
 from seqdens.cache import Prepared
 from seqdens.datasets.base import Column
-from seqdens.encoders.base import Encoder
+from seqdens.encoders.base import Encoded, Encoder
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
@@ -134,7 +134,17 @@ class SequenceModel(nn.Module):
         seen = self.inputs(self.normalise(batch.points))
         shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
         encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen)))
-        return self.head(encoded.features)
+        self._check_returned("encoder", encoded, Encoded)
+        distribution = self.head(encoded.features)
+        self._check_returned("head", distribution, Distribution)
+        return distribution
+
+    def _check_returned(self, part: str, returned: Any, wanted: type) -> None:
+        if not isinstance(returned, wanted):
+            name, owner = self.components[part].name, self.components[part].provider.owner
+            raise SeqdensError(
+                f"forward of {name!r} ({owner}) returns {type(returned).__name__}, but must return {wanted.__name__}."
+            )
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of each point of `batch`, in nats and normalised units."""

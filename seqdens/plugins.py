@@ -14,13 +14,17 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from email import message_from_string
+from email.message import Message
 from functools import lru_cache, partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqdens.builtin import KINDS
 from seqdens.errors import SeqdensError, UsageError
 from seqdens.registry import Provider, choices, one_line
+from seqdens.version import __version__
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -48,7 +52,14 @@ def find(group: str) -> tuple[list[Provider], list[str]]:
 
 
 def load_events(extra: Iterable[object] = ()) -> Events:
-    """`extra`, and the listeners of installed packages; one that fails to load is reported and left out."""
+    """`extra`, and the listeners of installed packages; of these, one that cannot listen is reported and left out.
+
+    Raises `UsageError` for one of `extra` that cannot.
+    """
+    extra = list(extra)
+    for listener in extra:
+        if fault := fault_of(listener):
+            raise UsageError(f"{type(listener).__name__} cannot listen to runs: {fault}")
     providers, failures = find("seqdens.hooks")
     for failure in failures:
         _report(failure)
@@ -65,15 +76,30 @@ def load_listener(provider: Provider) -> PluginManager:
     """`provider`'s listener, checked, alone in a manager; raises `SeqdensError` naming who failed and why."""
     plugin = provider.load()
     try:
-        manager = _manager([plugin() if isinstance(plugin, type) else plugin])
-        manager.check_pending()
-        if not any(manager.get_hookcallers(listener) for listener in manager.get_plugins()):
-            raise TypeError("no function of it is marked with seqdens.hookimpl")
+        listener = plugin() if isinstance(plugin, type) else plugin
+        if fault := fault_of(listener):
+            raise UsageError(fault)
+        return _manager([listener])
     except Exception as error:
-        raise SeqdensError(
-            f"{provider.name!r} of hooks ({provider.owner}) cannot listen to runs: {one_line(error)}"
-        ) from error
-    return manager
+        reason = str(error) if isinstance(error, UsageError) else one_line(error)
+        raise SeqdensError(f"{provider.name!r} of hooks ({provider.owner}) cannot listen to runs: {reason}") from error
+
+
+def fault_of(listener: object) -> str:
+    """What keeps `listener` from being told of events, in a sentence; empty where nothing does."""
+    from seqdens import hookspecs
+
+    manager = _manager([])
+    specified = [name for name in vars(hookspecs) if manager.parse_hookspec_opts(hookspecs, name)]
+    arguments = {name: list(signature(getattr(hookspecs, name)).parameters) for name in specified}
+    heard = [name for name in dir(listener) if manager.parse_hookimpl_opts(listener, name)]
+    for name in heard:
+        if name not in arguments:
+            return f"there is no event {name!r}; {choices(name, arguments)}"
+        for parameter in signature(getattr(listener, name)).parameters.values():
+            if parameter.name not in arguments[name] and parameter.default is parameter.empty:
+                return f"{name} has no argument {parameter.name!r}; {choices(parameter.name, arguments[name])}"
+    return "" if heard else "no function of it is marked with seqdens.hookimpl."
 
 
 class Events:
@@ -137,19 +163,22 @@ def _report(sentence: str, cause: Exception | None = None) -> None:
 # function and its helpers. Its own queries raise at any package's first malformed file: hence its pieces.
 @lru_cache
 def _scan(path: tuple[str, ...], chosen: str | None) -> tuple[list[Provider], list[Failure]]:
-    from entrypoints import Distribution
-
     infos = _metadata_folders(path)
     wanted = {_normalised(name) for name in (infos if chosen is None else chosen.split(","))} - {""}
     missing = sorted(wanted - set(infos))
     failures = [Failure("", f"SEQDENS_PLUGINS names {name!r}, which is not installed.") for name in missing]
     providers = []
     for name in sorted(wanted & set(infos) - {"seqdens"}):
-        owner = f"{name} {Distribution.from_name_version(infos[name].stem).version or '(version unknown)'}"
+        owner = f"{name} {infos[name].stem.partition('-')[2] or '(version unknown)'}"
         try:
             lines = _declared_lines(infos[name])
+            about = _metadata(infos[name]) if lines else Message()
         except Exception as error:
             failures.append(Failure("", f"The entry points of {owner} cannot be read: {one_line(error)}."))
+            continue
+        owner = f"{name} {about['Version']}" if about["Version"] else owner
+        if wanted_core := _unmet(about):
+            failures.append(Failure("", f"{owner} needs {wanted_core}, but this is {__version__}; upgrade seqdens."))
             continue
         for group, key, line in lines:
             try:
@@ -184,6 +213,24 @@ def _declared_lines(info: Path) -> list[tuple[str, str, str]]:
     parser.read_string(content.decode(), source="entry_points.txt")
     groups = [group for group in parser.sections() if group.startswith("seqdens.")]
     return [(group, *line) for group in groups for line in parser.items(group)]
+
+
+def _metadata(info: Path) -> Message:
+    files = (file for file in (info / "METADATA", info / "PKG-INFO") if file.is_file())
+    return message_from_string("".join(file.read_text(encoding="utf-8") for file in files))
+
+
+def _unmet(about: Message) -> str:
+    """What a package requires of seqdens that this version is not, as "seqdens>=9"; empty where it is met."""
+    for line in about.get_all("Requires-Dist", []):
+        if re.match(r"seqdens\b(?!-)", line):
+            from packaging.requirements import Requirement
+
+            wanted = Requirement(line)
+            active = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+            if active and not wanted.specifier.contains(__version__, prereleases=True):
+                return f"seqdens{wanted.specifier}"
+    return ""
 
 
 def _provider(group: str, name: str, line: str, owner: str) -> Provider:

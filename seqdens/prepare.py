@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,13 +17,15 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
 
 from seqdens.cache import Prepared, Provenance, check_skipped, write
+from seqdens.components import CORE
 from seqdens.components import dataset as dataset_component
-from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source
+from seqdens.datasets.base import SPLITS, Column, Dataset, Record, Skipped, Source, check_columns
 from seqdens.errors import DataError, SeqdensError
 from seqdens.interrupts import uninterrupted
 from seqdens.offsets import to_offsets
@@ -59,17 +62,20 @@ def prepare(
     workers: int | None = None,
     max_skipped: float = MAX_SKIPPED,
     verify: bool = False,
+    rebuild: bool = False,
     progress: Progress | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
     """The cache of a data set, built where it is missing or its provenance differs.
 
-    `verify` compares the contents of the sources and not only names and sizes; `note` is told, in a sentence,
-    why a cache is rebuilt and what the data set wants said. Raises `DataError` where more than the share
+    `verify` compares the contents of the sources and not only names and sizes, `rebuild` builds it whatever is
+    there; `note` is told, in a sentence, why a cache is rebuilt, that the code of an installed package is newer,
+    and what the data set wants said. Raises `DataError` where more than the share
     `max_skipped` cannot be read, a reader fails, nothing is there to train on, or the folder cannot be
     written; what was prepared before then stays.
     """
     data: Dataset = component.build(Path(root) if root is not None else None)
+    check_columns(component.name, data.columns)
     sources = data.sources()
     for line in getattr(data, "notes", ()):
         note(line)
@@ -85,8 +91,13 @@ def prepare(
         data.record_name,
     )
     path = cache_folder(folder) / f"{component.name}-{_digest(wanted.options)[:12]}.h5"
-    prepared = _up_to_date(path, wanted, note)
+    prepared = None if rebuild else _up_to_date(path, wanted, note)
     if prepared is not None:
+        if component.provider.owner != CORE and _changed_since(path, type(data)):
+            note(
+                f"the code of {component.name} ({component.provider.owner}) is newer than {path}; if it reads "
+                f"otherwise now: seqdens prepare {component.name} --rebuild."
+            )
         check_skipped(component.name, len(prepared), prepared.skipped, max_skipped)
         return prepared
     with closing(_read_all(data, sources, workers, progress or (lambda done, total: None))) as items:
@@ -112,6 +123,12 @@ def digest_contents(sources: Sequence[Source]) -> str:
     """Digest of what is in the sources' files."""
     content = cache(_content)  # a large file may be that of many sources
     return _digest(" ".join(content(path) for source in sources for path in source.paths))
+
+
+def _changed_since(path: Path, code: type) -> bool:
+    """Whether the file that holds `code` is newer than `path`."""
+    file = getattr(sys.modules.get(code.__module__), "__file__", None)
+    return file is not None and os.path.exists(file) and os.path.getmtime(file) > path.stat().st_mtime
 
 
 def _size(path: Path) -> int:
@@ -190,6 +207,11 @@ def _in_processes(
         raise SeqdensError(
             f"one of {workers} processes that read the data was killed, perhaps for want of memory; use fewer workers."
         ) from error
+    except (PicklingError, AttributeError, TypeError) as error:  # what readers raise has become a `DataError`
+        raise SeqdensError(
+            f"the data set cannot be sent to the processes that read it: {one_line(error)}; "
+            "give it only attributes that can be pickled, or use one worker."
+        ) from error
     finally:
         with uninterrupted():
             pool.shutdown(cancel_futures=True)
@@ -211,12 +233,21 @@ def stream_offsets(data: Dataset, source: Source) -> Iterator[Record | Skipped]:
     except SeqdensError:
         raise
     except Exception as error:
-        raise DataError(f"{type(data).__name__} failed to read {source.name!r}: {one_line(error)}") from error
+        owner = f"{type(data).__module__}.{type(data).__name__}"
+        raise DataError(f"{owner} failed to read {source.name!r}: {one_line(error)}") from error
 
 
 def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     """The record with offsets for points, or why it is none."""
-    points = record.points
+    if not isinstance(record, Record):
+        raise TypeError(f"read gave {type(record).__name__}, but must give Record or Skipped")
+    texts = {name: getattr(record, name) for name in ("id", "text", "group", "label")}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            return Skipped(str(record.id), f"{name} is {text!r}, but must be a text")
+    if record.split not in SPLITS:
+        return Skipped(record.id, f"split is {record.split!r}, but must be {' or '.join(SPLITS)}")
+    points = np.asarray(record.points)
     if points.ndim != 2 or points.shape[1] != len(columns) or points.dtype.kind not in "biuf":
         names = ", ".join(column.name for column in columns)
         return Skipped(record.id, f"points are {points.dtype} {points.shape}, but the columns are {names}")

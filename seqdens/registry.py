@@ -61,10 +61,12 @@ def _describe_type(annotation: Any) -> str:
 def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
     """The options of a class or function: its keyword-only arguments, in order.
 
-    Raises `UsageError` for `*args`, `**kwargs`, and for options without a readable annotation or without a
-    default, since those could be neither listed nor checked.
+    Raises `UsageError` for what is neither, for `*args`, `**kwargs`, and for options without a readable annotation
+    or without a default, since those could be neither listed nor checked.
     """
     owner = getattr(factory, "__name__", str(factory))
+    if not callable(factory):
+        raise UsageError(f"{owner} is a {type(factory).__name__}, but must be a class: write module:Class.")
     function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     try:
         hints = get_type_hints(function, include_extras=True)
@@ -138,6 +140,13 @@ class Provider:
                 f"{self.name!r} of {self.kind} cannot be loaded from {self.target} ({self.owner}): {one_line(error)}"
             ) from error
 
+    def options(self) -> dict[str, Option]:
+        """The options of what it loads; raises `UsageError` naming the owner where they cannot be told."""
+        try:
+            return options_of(self.load())
+        except UsageError as error:
+            raise UsageError(f"{self.name!r} of {self.kind} ({self.owner}) cannot be used: {error}") from None
+
 
 @dataclass(frozen=True)
 class Component:
@@ -151,7 +160,8 @@ class Component:
     def build(self, *wired: Any) -> Any:
         """The object, constructed with what the core wires in (positional) and the options.
 
-        Raises `SeqdensError` where the constructor does not take these.
+        Raises `SeqdensError` naming the owner where the constructor does not take these, or fails otherwise than
+        by one.
         """
         factory = self.provider.load()
         try:
@@ -161,11 +171,18 @@ class Component:
                 f"{self.name!r} of {self.kind} ({self.provider.owner}) has a constructor that does not take what the "
                 f"core gives it: {error}; its base class says what that is."
             ) from error
-        return factory(*wired, **self.options)
+        try:
+            return factory(*wired, **self.options)
+        except SeqdensError:
+            raise
+        except Exception as error:
+            raise SeqdensError(
+                f"{self.name!r} of {self.kind} ({self.provider.owner}) cannot be built: {one_line(error)}"
+            ) from error
 
     def describe(self) -> dict[str, Any]:
         """The component as plain data, every option with its value, as `config.toml` holds it."""
-        defaults = {name: option.default for name, option in options_of(self.provider.load()).items()}
+        defaults = {name: option.default for name, option in self.provider.options().items()}
         return {"name": self.name} | defaults | self.options
 
 
@@ -199,11 +216,14 @@ class Registry:
             raise UsageError(f"there is no {name!r} among the {self.kind}; {self.choices(name)}")
         if len(owners) > 1:
             both = " and ".join(f"{owner.owner} ({owner.target})" for owner in owners)
-            raise UsageError(f"{name!r} of {self.kind} is provided twice, by {both}; uninstall one of them.")
+            raise UsageError(
+                f"{name!r} of {self.kind} is provided twice, by {both}; uninstall {owners[-1].owner}, or leave it out "
+                "of those that SEQDENS_PLUGINS names."
+            )
         return owners[0]
 
     def component(self, name: str, options: Mapping[str, Any]) -> Component:
         """`name` with `options` checked against its constructor."""
         provider = self.provider(name)
-        checked = check_options(f"{name!r}", options_of(provider.load()), options)
+        checked = check_options(f"{name!r}", provider.options(), options)
         return Component(self.kind, name, checked, provider)

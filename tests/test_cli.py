@@ -96,7 +96,7 @@ def test_a_command_of_a_package_runs(use: Use) -> None:
     ("name", "reason"),
     [
         ("crash", "Error: 'crash' of commands cannot be loaded from seqdens_broken:crash (seqdens-broken 0.3)"),
-        ("number", "Error: the command 'number' of seqdens-broken 0.3 is [], not a click command."),
+        ("number", "Error: 'number' of commands (seqdens-broken 0.3) is [], but must be a click command."),
     ],
 )
 def test_a_broken_command_breaks_nothing_but_itself(use: Use, name: str, reason: str) -> None:
@@ -172,8 +172,8 @@ def test_list_names_and_owners(use: Use) -> None:
     use("seqdens-good", "seqdens-double", "seqdens-malformed")
     encoders = call("list", "encoders")
     assert encoders.stdout.splitlines() == [
-        "good          seqdens-double 5.0",
-        "good          seqdens-good 1.2",
+        "good          seqdens-double 5.0  provided twice, cannot be used",
+        "good          seqdens-good 1.2    provided twice, cannot be used",
         f"memoryless    seqdens {__version__}",
         "nested        seqdens-good 1.2",
         f"stacked-lstm  seqdens {__version__}",
@@ -193,7 +193,7 @@ def test_show_gives_purpose_owner_and_options(use: Use) -> None:
     use("seqdens-good")
     assert call("show", "good").stdout.splitlines() == [
         "good (encoders, seqdens-good 1.2, seqdens_good:Good)",
-        "An encoder in name only.",
+        "An encoder that copies its inputs.",
         "  option  type  default",
         "  cells   int   3        how many there are",
         '  mode    str   "a"',
@@ -255,7 +255,7 @@ def test_check_reports_all_that_fails(use: Use) -> None:
     for reason in [
         "'broken' of encoders cannot be loaded",
         "'quitter' of encoders cannot be loaded",
-        "the command 'number' of seqdens-broken 0.3 is",
+        "'number' of commands (seqdens-broken 0.3) is",
         "'broken-listener' of hooks cannot be loaded",
         "'misspelt' of hooks (seqdens-listeners 4.0) cannot listen",
         "'gmm-bernoulli' of heads is provided twice",

@@ -134,13 +134,20 @@ def test_the_next_commands_can_be_given(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_parts_come_in_any_order_and_once(tmp_path: Path) -> None:
-    for name, parts in {"one": "head,dataset", "two": "dataset, head,dataset"}.items():
-        assert new_plugin(name, "--with", parts, "--out", tmp_path / "new" / "folder").exit_code == 0
-    one, two = sorted((tmp_path / "new" / "folder").iterdir())
-    assert "entry-points" in (one / "pyproject.toml").read_text()
-    assert (one / "pyproject.toml").read_text() == (two / "pyproject.toml").read_text().replace("two", "one").replace(
-        "Two", "One"
-    )
+    for name, parts in {"a1": ["head,dataset"], "a2": ["dataset, head,dataset"], "a3": ["head", "dataset"]}.items():
+        given = [word for part in parts for word in ("--with", part)]
+        assert new_plugin(name, *given, "--out", tmp_path / "new" / "folder").exit_code == 0
+    first, *others = [(folder / "pyproject.toml").read_text() for folder in sorted((tmp_path / "new/folder").iterdir())]
+    assert first.count("entry-points") == 2
+    assert [re.sub("([aA])[23]", r"\g<1>1", other) for other in others] == [first] * 2
+
+
+def test_what_it_makes_is_left_out_of_version_control(tmp_path: Path) -> None:
+    new_plugin("ink", "--with", "dataset", "--out", tmp_path)
+    new_plugin("net", "--with", "encoder", "--out", tmp_path)
+    ignored = [(tmp_path / f"seqdens-{name}" / ".gitignore").read_text().split() for name in ("ink", "net")]
+    assert ignored[0] == [*ignored[1], "ink-files/"]
+    assert "__pycache__/" in ignored[1]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +182,7 @@ def test_a_name_that_cannot_be_used_is_refused_with_another(tmp_path: Path, name
         ("recorder", "hooks", "'recorder' of hooks is provided by seqdens-good 1.2; choose another name."),
         ("broken", "head", "a module seqdens_broken is installed already; choose another name, or uninstall it."),
         ("ink", "heads", "--with names 'heads', which is no part of a package; did you mean 'head'? known: dataset,"),
+        ("ink", "listener", "--with names 'listener', which is no part of a package; did you mean 'hooks'? known: "),
         ("ink", "dataset,", "--with names '', which is no part of a package; known: dataset, encoder, exp"),
     ],
 )

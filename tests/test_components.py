@@ -2,19 +2,25 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from seqdens import components
 from seqdens.builtin import BUILTIN, KINDS
+from seqdens.encoders.base import Encoder
 from seqdens.errors import SeqdensError, UsageError
+from seqdens.heads.gmm_bernoulli import GMMBernoulli
 
 Use = Callable[..., None]
 
 
-class Mine:
+class Mine(Encoder):
     def __init__(self, input_size: int, *, cells: int = 1) -> None:
+        super().__init__()
         self.cells = cells
+
+    start = forward = None  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +106,23 @@ def test_code_cannot_take_a_name(use: Use) -> None:
             UsageError, match=rf"'{name}' of encoders is already provided by {owner}.*Mine.* needs another"
         ):
             components.register("encoders", name, Mine)
+
+
+@pytest.mark.parametrize(
+    ("kind", "thing", "base"),
+    [
+        ("encoders", int, "Encoder"),
+        ("encoders", GMMBernoulli, "Encoder"),
+        ("heads", lambda features: features, "Head"),
+        ("datasets", Path(), "Dataset"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(kind: str, thing: object, base: str) -> None:
+    with pytest.raises(
+        SeqdensError, match=rf"'odd' of {kind} \(registered .* but must be a class .* seqdens\.{base}\."
+    ):
+        components.register(kind, "odd", thing)
+    assert "odd" not in components.registry(kind).names()
 
 
 def test_an_unknown_kind_lists_the_kinds() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from seqdens import hookspecs
+from seqdens import hookimpl, hookspecs
+from seqdens.errors import UsageError
 from seqdens.plugins import Events, load_events
 from seqdens.runner import train_and_sample
 from seqdens.training.run_folder import Run
@@ -132,6 +133,26 @@ def test_the_page_names_every_metric(heard: Heard, name: str) -> None:
     assert all(of_key.values()), of_key
     assert {pattern for found in of_key.values() for pattern in found} == set(patterns)
     assert all(isinstance(value, int | float) for value in told.values())
+
+
+def test_what_a_listener_in_code_raises_ends_the_training(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    class Wrong:
+        @hookimpl
+        def epoch_finished(self) -> None:
+            raise RuntimeError("wrong")
+
+    data = make(train=4)
+    with pytest.raises(RuntimeError, match="wrong"):
+        Trainer(epochs=1, device="cpu").fit(small(data), data, events=load_events([Wrong()]))
+
+
+def test_a_listener_in_code_to_what_does_not_exist_is_refused() -> None:
+    class Misspelt:
+        @hookimpl
+        def epoch_over(self) -> None: ...
+
+    with pytest.raises(UsageError, match="Misspelt cannot listen to runs: there is no event 'epoch_over'; did you"):
+        load_events([Misspelt()])
 
 
 def test_without_a_run_folder_there_is_no_run(make: Callable[..., Any], small: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ import seqdens
 from seqdens.batches import Batch, collate
 from seqdens.components import registry
 from seqdens.datasets.base import STROKE_END, Column, X, Y
-from seqdens.errors import DataError, UsageError
+from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.model import SequenceModel
 from seqdens.registry import options_of
 
@@ -238,3 +238,16 @@ def test_a_run_without_a_whole_epoch_names_its_last_weights(model: SequenceModel
     model.save(tmp_path / "run" / "last.safetensors")
     with pytest.raises(DataError, match=r"no epoch of .*run has ended.*name .*last\.safetensors"):
         SequenceModel.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("part", "wanted"), [("encoder", "Encoded"), ("head", "Distribution")])
+def test_what_a_component_must_not_return_is_told_with_its_owner(
+    make: Callable[..., Any], small: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, part: str, wanted: str
+) -> None:
+    data = make()
+    model = small(data)
+    component = getattr(model, part)
+    monkeypatch.setattr(component, "forward", lambda *inputs: (1, 2))
+    name = model.components[part].name
+    with pytest.raises(SeqdensError, match=rf"forward of '{name}' \(.+\) returns tuple, but must return {wanted}\."):
+        model(collate(data, np.array([0])))

@@ -11,6 +11,7 @@ import pytest
 from seqdens import hookspecs
 from seqdens.errors import SeqdensError
 from seqdens.plugins import Events, find, load_events
+from seqdens.version import __version__
 
 Use = Callable[..., None]
 
@@ -20,6 +21,7 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that is the whole of `sys.path`, with every package in it in use."""
     monkeypatch.delenv("SEQDENS_PLUGINS")
     find("seqdens.encoders")  # imports what a search needs, before the path is cut
+    import_module("packaging.requirements")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     return tmp_path
 
@@ -27,6 +29,11 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def declare(folder: Path, info: str, lines: str = "mine = my_module:Mine", group: str = "seqdens.encoders") -> None:
     (folder / info).mkdir(parents=True)
     (folder / info / "entry_points.txt").write_text(f"[{group}]\n{lines}\n", encoding="utf-8")
+
+
+def describe(folder: Path, info: str, *requirements: str) -> None:
+    lines = ["Name: any", "Version: 1.5", *(f"Requires-Dist: {each}" for each in requirements)]
+    (folder / info / ("PKG-INFO" if info.endswith(".egg-info") else "METADATA")).write_text("\n".join(lines))
 
 
 def owners(group: str = "seqdens.encoders") -> dict[str, str]:
@@ -103,6 +110,31 @@ def test_eggs_without_version_leftovers_and_our_own_name(only: Path) -> None:
     assert owners() == {"egg": "my-egg (version unknown)"}
 
 
+def test_the_version_is_that_of_the_metadata(only: Path) -> None:
+    declare(only, "my_egg.egg-info", "egg = my_module:Mine")
+    describe(only, "my_egg.egg-info")
+    assert owners() == {"egg": "my-egg 1.5"}
+
+
+@pytest.mark.parametrize("requirement", ["seqdens>=9", "seqdens[test] (<0.1)", "seqdens==0.0.1; python_version > '3'"])
+def test_a_package_for_another_seqdens_is_told_and_left_out(only: Path, requirement: str) -> None:
+    declare(only, "ahead-1.0.dist-info", "ahead = my_module:Mine")
+    describe(only, "ahead-1.0.dist-info", "numpy>=99", requirement)
+    declare(only, "mine-1.0.dist-info")
+    assert owners() == {"mine": "mine 1.0"}
+    (failure,) = find("seqdens.heads")[1]
+    assert failure.startswith("ahead 1.5 needs seqdens")
+    assert failure.endswith(f", but this is {__version__}; upgrade seqdens.")
+
+
+@pytest.mark.parametrize("requirement", ["seqdens", "seqdens>=0.1", "seqdens-ink>=9", "seqdens>=9; extra == 'new'"])
+def test_a_requirement_that_is_met_or_of_another_package_is_none(only: Path, requirement: str) -> None:
+    declare(only, "fine-1.0.dist-info")
+    describe(only, "fine-1.0.dist-info", requirement)
+    assert owners() == {"mine": "fine 1.5"}
+    assert find("seqdens.encoders")[1] == []
+
+
 def test_a_percent_sign_costs_its_own_line_alone(only: Path) -> None:
     declare(only, "odd-1.0.dist-info", "half = 50%:Half\nmine = my_module:Mine")
     assert owners() == {"mine": "odd 1.0"}
@@ -151,8 +183,11 @@ def test_what_our_own_raise_propagates() -> None:
 @pytest.mark.parametrize(
     ("listener", "reason"),
     [
-        ("misspelt", "unknown hook 'epoch_finnished'"),
-        ("unknown-argument", "{'loss'}"),
+        (
+            "misspelt",
+            "there is no event 'epoch_finnished'; did you mean 'epoch_finished'? known: epoch_finished, ",
+        ),
+        ("unknown-argument", "epoch_finished has no argument 'loss'; known: metrics, run."),
         ("unmarked", "no function of it is marked with seqdens.hookimpl"),
         ("needy", "missing 1 required positional argument: 'port'"),
     ],

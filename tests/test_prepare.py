@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import h5py
@@ -17,6 +19,7 @@ import pytest
 
 import seqdens
 from seqdens.cache import Prepared
+from seqdens.components import CORE
 from seqdens.datasets.base import STROKE_END, Column, Dataset, Record, Skipped, Source, X
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.prepare import AHEAD, cache_folder, checked, load, prepare
@@ -176,10 +179,10 @@ def now_synthetic(root, patch):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (add_a_file, "sources '"),
-        (rename_a_file, "sources '"),
-        (lengthen_a_file, "sources '"),
-        (lose_a_file, "sources '"),
+        (add_a_file, "the files' names or sizes have changed"),
+        (rename_a_file, "the files' names or sizes have changed"),
+        (lengthen_a_file, "the files' names or sizes have changed"),
+        (lose_a_file, "the files' names or sizes have changed"),
         (new_reader, "reader_version 1 is now 2."),
         (new_columns, "columns "),
         (now_synthetic, "synthetic False is now True"),
@@ -198,6 +201,74 @@ def test_a_cache_of_other_provenance_is_rebuilt_and_the_difference_named(build, 
     assert build()[1] == []
 
 
+def test_it_is_rebuilt_when_asked_for(build):
+    before, _ = build()
+    made = before.path.stat().st_ino
+    assert build()[0].path.stat().st_ino == made
+    assert build(rebuild=True)[0].path.stat().st_ino != made
+
+
+def test_what_cannot_be_sent_to_the_processes_that_read_is_one_sentence(root, folder, monkeypatch):
+    monkeypatch.setattr(Numbers, "notes", property(lambda self: setattr(self, "f", lambda: 3) or ()))
+    with pytest.raises(SeqdensError, match=r"the data set cannot be sent to the processes that read it: .*lambda"):
+        prepare(numbers(), root, folder=folder, workers=2)
+
+
+@pytest.mark.parametrize(("owner", "told"), [("test 1", True), (CORE, False)])
+def test_newer_code_of_a_package_is_told(root, folder, monkeypatch, owner, told):
+    component = Component("datasets", "numbers", {}, Provider("datasets", "numbers", Numbers, owner))
+    code, notes = root / "code.py", []
+    code.touch()
+    monkeypatch.setitem(sys.modules, Numbers.__module__, SimpleNamespace(__file__=str(code)))
+    data = prepare(component, root, folder=folder, workers=1, note=notes.append)
+    prepare(component, root, folder=folder, workers=1, note=notes.append)
+    assert set(notes) == set(Numbers.notes)
+    os.utime(code, (data.path.stat().st_mtime + 1,) * 2)
+    prepare(component, root, folder=folder, workers=1, note=notes.append)
+    newer = f"the code of numbers ({owner}) is newer than {data.path}; if it reads otherwise now: seqdens prepare"
+    assert any(note.startswith(newer) for note in notes) == told
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ((), "numbers has no columns"),
+        ((X, X, STROKE_END), "numbers has 2 columns 'x', but names must differ"),
+        ((X, Column("turn", "float"), STROKE_END), "column 'turn' of numbers is 'float', but must be 'real', 'binary'"),
+        ((X, Column("colour", "category", 0), STROKE_END), "column 'colour' of numbers has size 0"),
+    ],
+)
+def test_columns_that_are_none_are_refused_before_anything_is_read(root, folder, monkeypatch, columns, said):
+    monkeypatch.setattr(Numbers, "columns", columns)
+    with pytest.raises(UsageError, match=said):
+        prepare(numbers(), root, folder=folder)
+    assert not list(root.glob("*.read"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"split": "validation"}, "split is 'validation', but must be train or valid or test"),
+        ({"id": 3}, "id is 3, but must be a text"),
+        ({"text": None}, "text is None, but must be a text"),
+        ({"group": b"anne"}, "group is b'anne', but must be a text"),
+    ],
+)
+def test_a_record_that_is_not_as_declared_is_skipped_with_the_reason(change, reason):
+    whole = Record("a", np.array([[0, 0, 0], [1, 1, 1]]))
+    assert isinstance(checked(whole, Numbers.columns), Record)
+    found = checked(replace(whole, **change), Numbers.columns)
+    assert (found.path, found.reason) == (str(change.get("id", "a")), reason)
+
+
+def test_what_is_no_record_is_the_reader_s_error(build, monkeypatch):
+    monkeypatch.setattr(Numbers, "read", lambda self, source: iter([("a", np.zeros((3, 3)))]))
+    with pytest.raises(
+        DataError, match=r"Numbers failed to read 's': TypeError: read gave tuple, but must give Record"
+    ):
+        build()
+
+
 def test_contents_are_compared_when_asked_for(build, root):
     build()
     _, rebuilt = build(verify=True)
@@ -209,7 +280,7 @@ def test_contents_are_compared_when_asked_for(build, root):
     noticed, rebuilt = build(verify=True)
     assert noticed.offsets(13)[0, 0] == -3
     assert len(rebuilt) == 1
-    assert "contents '" in rebuilt[0]
+    assert "the files' contents have changed" in rebuilt[0]
 
 
 def cut(path):
@@ -311,7 +382,7 @@ def test_a_source_larger_than_memory_is_not_held_in_it(folder):
     ("content", "error", "message"),
     [
         ("refuse", UsageError, "^choose other numbers$"),
-        ("raise", DataError, "Numbers failed to read 't03': Odd: it is odd"),
+        ("raise", DataError, "test_prepare.Numbers failed to read 't03': Odd: it is odd"),
         ("interrupt", KeyboardInterrupt, None),
         ("broken", DataError, r"1 of 14 items of numbers could not be read, .* 5.0% .* first: .*t03.txt: invalid"),
     ],

@@ -140,6 +140,7 @@ def unresolvable(*, colour: "Nowhere" = None) -> None: ...  # type: ignore[name-
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
+        (pytest, "pytest is a module, but must be a class: write module:Class"),
         (variadic, r"variadic takes \*colours"),
         (keywords, r"keywords takes \*\*colours"),
         (bare, "'colour' of bare needs an annotation"),

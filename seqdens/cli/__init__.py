@@ -22,7 +22,7 @@ def load_command(name: str) -> click.Command:
     provider = registry("commands").provider(name)
     command = provider.load()
     if not isinstance(command, click.Command):
-        raise SeqdensError(f"the command {name!r} of {provider.owner} is {command!r}, not a click command.")
+        raise SeqdensError(f"{name!r} of commands ({provider.owner}) is {command!r}, but must be a click command.")
     return command
 
 

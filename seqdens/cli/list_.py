@@ -20,7 +20,11 @@ def list_(kind: str | None) -> None:
     for each in [kind] if kind else KINDS:
         components = registry(each)
         failures += components.failures
-        rows = [(provider.name, provider.owner) for provider in components.providers()]
+        names = [provider.name for provider in components.providers()]
+        rows = [
+            (provider.name, provider.owner, "provided twice, cannot be used" if names.count(provider.name) > 1 else "")
+            for provider in components.providers()
+        ]
         if kind:
             click.echo(aligned(rows) or f"No {kind} are installed.")
         else:

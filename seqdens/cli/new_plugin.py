@@ -24,7 +24,7 @@ from seqdens.registry import choices
 from seqdens.version import __version__
 
 TEMPLATES = files("seqdens.cli") / "templates"
-EVERY = ("pyproject.toml", "README.md", "package/__init__.py", "package/py.typed")
+EVERY = ("pyproject.toml", "README.md", "gitignore", "package/__init__.py", "package/py.typed")
 FILES = {
     "dataset": ("package/dataset.py", "package/make_files.py", "tests/test_dataset.py"),
     "encoder": ("package/encoder.py", "tests/test_encoder.py"),
@@ -32,12 +32,20 @@ FILES = {
     "experiment": ("package/experiment.py", "tests/test_experiment.py"),
     "hooks": ("package/hooks.py", "tests/test_hooks.py"),
 }
+MEANT = dict.fromkeys(("listener", "listeners", "event", "events"), "hooks")
 MARKER = "CHANGE: "
 
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--with", "parts", required=True, metavar="PART[,PART]", help=f"What it provides: {', '.join(FILES)}.")
+@click.option(
+    "--with",
+    "parts",
+    required=True,
+    multiple=True,
+    metavar="PART[,PART]",
+    help=f"What it provides: {', '.join(FILES)}; may be repeated.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -45,9 +53,9 @@ MARKER = "CHANGE: "
     default=Path(),
     help="Where its folder goes; default: here.",
 )
-def new_plugin(name: str, parts: str, out: Path) -> None:
+def new_plugin(name: str, parts: Sequence[str], out: Path) -> None:
     """Write seqdens-NAME, a package that installs and passes its tests, for you to change."""
-    chosen = chosen_parts(parts)
+    chosen = chosen_parts(",".join(parts))
     check_name(name, chosen)
     folder = out / f"seqdens-{name}"
     if folder.exists():
@@ -68,7 +76,9 @@ def chosen_parts(text: str) -> list[str]:
     asked = [part.strip() for part in text.split(",")]
     for part in asked:
         if part not in FILES:
-            raise UsageError(f"--with names {part!r}, which is no part of a package; {choices(part, FILES)}")
+            raise UsageError(
+                f"--with names {part!r}, which is no part of a package; {choices(MEANT.get(part, part), FILES)}"
+            )
     return [part for part in FILES if part in asked]
 
 
@@ -104,7 +114,12 @@ def package(name: str, chosen: Sequence[str]) -> dict[str, str]:
         "try_it": trying(name, chosen),
     }
     paths = [*EVERY, *(path for part in chosen for path in FILES[part])]
-    return {re.sub("^package", module_of(name), path): filled(path, words, chosen) for path in paths}
+    return {destination(path, name): filled(path, words, chosen) for path in paths}
+
+
+def destination(path: str, name: str) -> str:
+    """Where in the package the file of a template goes; builds leave out templates whose names begin with a dot."""
+    return f".{path}" if path == "gitignore" else re.sub("^package", module_of(name), path)
 
 
 def filled(path: str, words: Mapping[str, str], chosen: Sequence[str]) -> str:

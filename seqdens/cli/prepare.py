@@ -40,6 +40,7 @@ def place_options(command: Function) -> Function:
 @place_options
 @click.option("--workers", type=click.IntRange(1), help="Processes that read; default: one a core.")
 @click.option("--strict", is_flag=True, help="Fail where any file cannot be read, naming the first.")
+@click.option("--rebuild", is_flag=True, help="Build it anew, whatever is there.")
 @click.option("--verify", is_flag=True, help="Compare the files' contents, not only names and sizes.")
 def prepare(
     dataset: str,
@@ -48,6 +49,7 @@ def prepare(
     cache: Path | None,
     workers: int | None,
     strict: bool,
+    rebuild: bool,
     verify: bool,
 ) -> None:
     """Build or refresh the prepared form of DATASET.
@@ -59,7 +61,13 @@ def prepare(
     options = parse_options(settings)
     root = options.pop("root", None)
     prepared = prepare_with_display(
-        component(dataset, **options), data or root, folder=cache, workers=workers, verify=verify, strict=strict
+        component(dataset, **options),
+        data or root,
+        folder=cache,
+        workers=workers,
+        rebuild=rebuild,
+        verify=verify,
+        strict=strict,
     )
     click.echo(f"Prepared at {prepared.path}")
 

@@ -11,9 +11,10 @@ import click
 
 from seqdens.builtin import KINDS
 from seqdens.cli import aligned, load_command
-from seqdens.components import CORE, registry
+from seqdens.components import CORE, experiment, registry
 from seqdens.errors import UsageError
-from seqdens.registry import Provider, choices, options_of
+from seqdens.experiments.base import Experiment
+from seqdens.registry import Provider, choices
 
 RECIPE = [
     Provider("options of a run", "training", "seqdens.training.trainer:Trainer", CORE),
@@ -40,10 +41,9 @@ def describe(provider: Provider) -> str:
     title = f"{provider.name} ({provider.kind}, {provider.owner}, {provider.target})"
     if provider.kind == "commands":
         return f"{title}\n{load_command(provider.name).get_short_help_str(limit=200)}"
-    component = provider.load()
     if provider.kind == "experiments":
-        return f"{title}\n\n{declaration(component)}"
-    return "\n".join(filter(None, (title, purpose(component), options(component))))
+        return f"{title}\n\n{declaration(experiment(provider.name))}"
+    return "\n".join(filter(None, (title, purpose(provider.load()), options(provider))))
 
 
 def purpose(component: Any) -> str:
@@ -51,25 +51,25 @@ def purpose(component: Any) -> str:
     return (inspect.getdoc(component) or "").partition("\n")[0]
 
 
-def declaration(experiment: Any) -> str:
+def declaration(experiment: Experiment) -> str:
     """An experiment as TOML."""
     import tomli_w
 
     return tomli_w.dumps(experiment.describe()).strip()
 
 
-def options(component: Any) -> str:
+def options(provider: Provider) -> str:
     """The options as aligned lines."""
-    rows = option_rows(component)
+    rows = option_rows(provider)
     return aligned([("option", "type", "default", ""), *rows], "  ") if rows else ""
 
 
-def option_rows(component: Any) -> list[tuple[str, str, str, str]]:
+def option_rows(provider: Provider) -> list[tuple[str, str, str, str]]:
     """Name, type and default of each option and, where the docstring has a line `name: text`, what it does."""
-    texts = dict(re.findall(r"^\s*(\w+): (.+)$", inspect.getdoc(component) or "", re.MULTILINE))
+    texts = dict(re.findall(r"^\s*(\w+): (.+)$", inspect.getdoc(provider.load()) or "", re.MULTILINE))
     return [
         (option.name, option.describe_type(), _written(option.default), texts.get(option.name, ""))
-        for option in options_of(component).values()
+        for option in provider.options().values()
     ]
 
 

@@ -6,12 +6,14 @@ T points of a record, D columns of a point.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+
+from seqdens.errors import UsageError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -40,6 +42,22 @@ class Column(NamedTuple):
     def describe(self) -> str:
         """`x (real)`, `stroke_end (binary)`, `colour (category of 5)`."""
         return f"{self.name} ({self.kind}{f' of {self.size}' if self.kind == 'category' else ''})"
+
+
+def check_columns(owner: str, columns: Sequence[Column]) -> None:
+    """Raises `UsageError` where `columns`, those of `owner`, are none, are of no known kind or share a name."""
+    names = [column.name for column in columns]
+    if not names:
+        raise UsageError(f"{owner} has no columns, but must have at least one.")
+    for column in columns:
+        if names.count(column.name) > 1:
+            raise UsageError(f"{owner} has {names.count(column.name)} columns {column.name!r}, but names must differ.")
+        if column.kind not in ("real", "binary", "category"):
+            raise UsageError(
+                f"column {column.name!r} of {owner} is {column.kind!r}, but must be 'real', 'binary' or 'category'."
+            )
+        if column.kind == "category" and column.size < 1:
+            raise UsageError(f"column {column.name!r} of {owner} has size {column.size}, but must have 1 or more.")
 
 
 X = Column("x", "real", difference=True)
