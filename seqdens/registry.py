@@ -225,5 +225,8 @@ class Registry:
     def component(self, name: str, options: Mapping[str, Any]) -> Component:
         """`name` with `options` checked against its constructor."""
         provider = self.provider(name)
-        checked = check_options(f"{name!r}", provider.options(), options)
+        known = provider.options()
+        for given in options.keys() - known.keys() & inspect.signature(provider.load()).parameters.keys():
+            raise UsageError(f"{given!r} of {name!r} is no option, which stands after a `*` in the constructor.")
+        checked = check_options(f"{name!r}", known, options)
         return Component(self.kind, name, checked, provider)

@@ -151,7 +151,9 @@ def test_a_listener_in_code_to_what_does_not_exist_is_refused() -> None:
         @hookimpl
         def epoch_over(self) -> None: ...
 
-    with pytest.raises(UsageError, match="Misspelt cannot listen to runs: there is no event 'epoch_over'; did you"):
+    with pytest.raises(
+        UsageError, match="Misspelt cannot listen to runs: there is no event 'epoch_over'; known: epoch_"
+    ):
         load_events([Misspelt()])
 
 

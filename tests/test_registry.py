@@ -123,6 +123,11 @@ def test_an_unknown_option_lists_the_options() -> None:
         PENS.component("quill", {"widht": 1})
 
 
+def test_an_argument_that_may_stand_by_position_is_no_option() -> None:
+    with pytest.raises(UsageError, match=r"'ink' of 'quill' is no option, which stands after a `\*`"):
+        PENS.component("quill", {"ink": "red"})
+
+
 def test_an_annotation_that_cannot_be_checked_is_the_users_error() -> None:
     def pen(*, tip: str | Path | None = None) -> None: ...
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,11 +33,13 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     seqdens.register("experiments", "counting", COUNTING)
 
 
-def violates(contract: type, part: str, component: Any, test: str, *arguments: Any, error: Any = FAILURES) -> None:
-    """That test of a contract fails for `component`, under the name "broken"."""
+def violates(
+    contract: type, part: str, component: Any, test: str, *arguments: Any, error: Any = FAILURES, says: str = ""
+) -> None:
+    """That test of a contract fails for `component`, under the name "broken", in words that begin with `says`."""
     seqdens.register(f"{part}s", "broken", component)
     attributes = {part: property(lambda self: getattr(seqdens, part)("broken")), "column_sets": ((VALUE, TOKEN),)}
-    with pytest.raises(error):
+    with pytest.raises(error, match=f"^{re.escape(says)}"):
         getattr(type("Broken", (contract,), attributes)(), test)(*arguments)
 
 
@@ -117,6 +120,31 @@ class WritesIntoItsState(RunningSum):
         return encoded._replace(state={"sum": state["sum"].copy_(encoded.state["sum"].detach())})
 
 
+class WritesIntoItsInputs(RunningSum):
+    def forward(self, inputs: Tensor, *others: Any) -> Encoded:
+        return super().forward(inputs.mul_(2), *others)
+
+
+class ReturnsATuple(RunningSum):
+    def forward(self, *arguments: Any) -> Any:
+        return tuple(super().forward(*arguments))
+
+
+class HasNoSize(RunningSum):
+    def __init__(self, input_size: int, context_size: int = 0) -> None:
+        super().__init__(input_size)
+        self.size = self.output_size
+        del self.output_size
+
+    def start(self, batch_size: int, context: Any = None) -> dict[str, Tensor]:
+        return {"sum": self.project.bias.new_zeros(batch_size, self.size)}
+
+
+class StartsWithATensor(RunningSum):
+    def start(self, batch_size: int, context: Any = None) -> Any:
+        return super().start(batch_size)["sum"]
+
+
 class Idles(RunningSum):
     def __init__(self, input_size: int, context_size: int = 0) -> None:
         super().__init__(input_size)
@@ -194,8 +222,8 @@ class TakesNoTextBluntly(RunningSum):
         (SeesNeighbours, "test_records_of_a_state_can_be_selected", ()),
         (ReadsPadding, "test_padding_changes_nothing", ()),
         (SpoilsPadding, "test_features_of_padding_are_finite", ()),
-        (DropsOut, "test_evaluation_is_deterministic_and_draws_no_random_numbers", ()),
-        (WritesIntoItsState, "test_what_it_is_given_stays_as_it_is", ()),
+        (DropsOut, "test_evaluation_is_deterministic", ()),
+        (WritesIntoItsState, "test_states_stay_as_they_are", ()),
         (Idles, "test_gradients_reach_every_parameter", ()),
         (HidesANumber, "test_a_state_dict_holds_all_there_is", ()),
         (StacksRecordsLast, "test_states_are_named_tensors_with_the_batch_first", ()),
@@ -210,9 +238,67 @@ def test_a_broken_encoder_is_caught(encoder: type, test: str, arguments: tuple[A
     violates(EncoderContract, "encoder", encoder, test, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "test", "says"),
+    [
+        (DropsOut, "test_evaluation_is_deterministic", "broken: forward gives other features for equal inputs"),
+        (WritesIntoItsInputs, "test_inputs_stay_as_they_are", "broken: forward changes its inputs in place"),
+        (
+            ReturnsATuple,
+            "test_features_are_output_size_numbers_a_step",
+            "ReturnsATuple: forward must return seqdens.Encoded(features, state, extras), not tuple",
+        ),
+        (HasNoSize, "test_features_are_output_size_numbers_a_step", "broken: output_size is None"),
+        (
+            StartsWithATensor,
+            "test_states_are_named_tensors_with_the_batch_first",
+            "broken: start must return a dict of tensors, not Tensor",
+        ),
+        (LooksAhead, "test_features_do_not_depend_on_later_inputs", "broken: inputs from step 1 on change features"),
+    ],
+)
+def test_a_broken_encoder_is_told_in_a_sentence(encoder: type, test: str, says: str) -> None:
+    violates(EncoderContract, "encoder", encoder, test, says=says)
+
+
+def test_changed_inputs_are_not_mistaken_for_a_look_ahead() -> None:
+    seqdens.register("encoders", "writes", WritesIntoItsInputs)
+    contract = type("Writes", (EncoderContract,), {"encoder": seqdens.encoder("writes")})()
+    contract.test_features_do_not_depend_on_later_inputs()
+    contract.test_evaluation_is_deterministic()
+
+
+@pytest.mark.parametrize(
+    ("contract", "first"),
+    [
+        (
+            EncoderContract,
+            [
+                "test_features_are_output_size_numbers_a_step",
+                "test_inputs_stay_as_they_are",
+                "test_evaluation_is_deterministic",
+            ],
+        ),
+        (
+            HeadContract,
+            [
+                "test_forward_gives_a_distribution",
+                "test_terms_are_named",
+                "test_its_noise_is_a_whole_number",
+                "test_its_noise_is_enough_for_a_draw",
+            ],
+        ),
+    ],
+)
+def test_the_plainest_faults_are_told_first(contract: type, first: list[str]) -> None:
+    """pytest runs a class in the order in which it is written."""
+    assert [name for name in vars(contract) if name.startswith("test_")][: len(first)] == first
+
+
 def test_a_text_must_be_refused_with_a_reason() -> None:
     test = "test_a_text_to_condition_on_is_taken_or_refused"
-    violates(EncoderContract, "encoder", TakesNoTextBluntly, test, error=NotImplementedError)
+    says = "a UsageError or a DataError that names 'broken' and '57' must be raised, not "
+    violates(EncoderContract, "encoder", TakesNoTextBluntly, test, says=says)
 
 
 def test_a_model_that_is_read_again_must_be_the_same(tmp_path: Path) -> None:
@@ -232,6 +318,25 @@ class Undocumented(RunningSum):
 
 class WronglyTyped(RunningSum):
     def __init__(self, input_size: int, context_size: int = 0, *, size: int = "4", more: Any = None) -> None:  # type: ignore[assignment]
+        super().__init__(input_size)
+
+
+class DocumentsAnother(RunningSum):
+    """Sums.
+
+    Options:
+        width: numbers of a step, of which
+            there: are some
+    """
+
+
+class Positional(RunningSum):
+    def __init__(self, input_size: int, context_size: int = 0, channels: int = 4) -> None:
+        super().__init__(input_size, size=channels)
+
+
+class NoneForANumber(RunningSum):
+    def __init__(self, input_size: int, context_size: int = 0, *, width: int = None) -> None:  # type: ignore[assignment]  # noqa: RUF013
         super().__init__(input_size)
 
 
@@ -270,8 +375,25 @@ def test_options_that_a_user_cannot_know_are_caught(encoder: type, test: str) ->
     violates(EncoderContract, "encoder", encoder, test)
 
 
-def test_a_default_of_another_type_is_caught() -> None:
-    violates(EncoderContract, "encoder", WronglyTyped, "test_defaults_are_of_their_types", error=ValueError)
+def test_a_documented_option_that_does_not_exist_is_caught() -> None:
+    says = "broken: the docstring has an option 'width', but the constructor has not; known: size."
+    violates(EncoderContract, "encoder", DocumentsAnother, "test_every_documented_option_exists", says=says)
+
+
+def test_a_positional_option_is_caught(tmp_path: Path) -> None:
+    says = "broken: channels must be keyword-only to be an option: put it after a `*`"
+    violates(EncoderContract, "encoder", Positional, "test_options_are_keyword_only", tmp_path, says=says)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "says"),
+    [
+        (WronglyTyped, "broken: the default of option 'size' is '4', but its type says int"),
+        (NoneForANumber, "broken: the default of option 'width' is None, but its type says int"),
+    ],
+)
+def test_a_default_of_another_type_is_caught(encoder: type, says: str) -> None:
+    violates(EncoderContract, "encoder", encoder, "test_defaults_are_of_their_types", says=says)
 
 
 def test_options_that_a_file_cannot_hold_are_caught() -> None:
@@ -429,6 +551,16 @@ class BiasedTheOtherWay(Factors):
         return super().sample(noise, -bias)
 
 
+class IgnoresBias(Factors):
+    def sample(self, noise: Tensor, bias: float = 0.0) -> Tensor:
+        return super().sample(noise)
+
+
+class ReturnsATensor(Factors):
+    def terms(self, targets: Tensor) -> Any:
+        return sum(super().terms(targets).values())
+
+
 class FillsMissingValuesIn(Factors):
     def normal(self, part: Tensor, x: Tensor) -> Tensor:
         return super().normal(part, x.nan_to_num())
@@ -511,6 +643,34 @@ class NoNoise(Independent):
         self.noise_size = 2.0  # type: ignore[assignment]
 
 
+class ForgetsItsNoise(Independent):
+    def __init__(self, input_size: int, columns: tuple[Column, ...]) -> None:
+        super().__init__(input_size, columns)
+        del self.noise_size
+
+
+class TooLittleNoise(Independent):
+    def __init__(self, input_size: int, columns: tuple[Column, ...]) -> None:
+        super().__init__(input_size, columns)
+        self.noise_size = 1
+
+
+class GivesParts(Independent):
+    def forward(self, features: Tensor) -> Any:
+        return super().forward(features), {}
+
+
+class StaysInHalfPrecision(Independent):
+    def forward(self, features: Tensor) -> Factors:
+        return self.factors(self.columns, list(self.output(features).split(self.sizes, -1)))
+
+
+class RoundsItsDensity(Independent):
+    class factors(Factors):
+        def normal(self, part: Tensor, x: Tensor) -> Tensor:
+            return super().normal(part, x) - 2.0**-9 * torch.is_autocast_enabled("cpu")
+
+
 class Careless(Independent):
     """Loses the term of a column whose name there is twice, and takes no columns at all."""
 
@@ -534,6 +694,76 @@ class Careless(Independent):
 )
 def test_a_broken_head_is_caught(head: type, test: str, arguments: tuple[Any, ...]) -> None:
     violates(HeadContract, "head", head, test, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("head", "test", "arguments", "says"),
+    [
+        (
+            GivesParts,
+            "test_forward_gives_a_distribution",
+            (COLUMNS,),
+            "broken: forward must return a seqdens.Distribution, not tuple",
+        ),
+        (
+            with_factors(ReturnsATensor),
+            "test_terms_are_named",
+            (COLUMNS,),
+            "broken: terms must return a dict of tensors, not Tensor",
+        ),
+        (ForgetsItsNoise, "test_its_noise_is_a_whole_number", (COLUMNS,), "broken: noise_size is None, but must be"),
+        (
+            TooLittleNoise,
+            "test_its_noise_is_enough_for_a_draw",
+            (COLUMNS,),
+            "broken: a draw from 1 uniform numbers (its noise_size) raises ValueError",
+        ),
+        (
+            with_factors(IgnoresBias),
+            "test_a_bias_draws_what_is_more_probable",
+            (COLUMNS,),
+            "broken: a bias of 5 makes draws no more probable: does sample use it?",
+        ),
+        (
+            with_factors(MeansAnother),
+            "test_mean_is_that_of_the_draws",
+            (COLUMNS, 0),
+            "broken: the mean of column 'value' is ",
+        ),
+        (
+            with_factors(LeavesLogSpace),
+            "test_extreme_features_give_finite_losses_and_gradients",
+            (COLUMNS, 8.0),
+            "broken: features of +-8.0 give a density that is not finite",
+        ),
+        (
+            StaysInHalfPrecision,
+            "test_it_works_under_autocast",
+            ((TOKEN,),),
+            "broken: 'log_prob' is torch.bfloat16 under autocast, but must be float32",
+        ),
+        (
+            StaysInHalfPrecision,
+            "test_under_autocast_the_density_integrates_to_one",
+            ((VALUE,), 0),
+            "broken: under autocast the density integrates to ",
+        ),
+        (
+            RoundsItsDensity,
+            "test_under_autocast_the_density_integrates_to_one",
+            (COLUMNS, 0),
+            "broken: under autocast the density integrates to 0.998",
+        ),
+    ],
+)
+def test_a_broken_head_is_told_in_a_sentence(head: type, test: str, arguments: tuple[Any, ...], says: str) -> None:
+    violates(HeadContract, "head", head, test, *arguments, says=says)
+
+
+def test_states_alone_need_no_bias() -> None:
+    seqdens.register("heads", "unbiased", with_factors(IgnoresBias))
+    contract = type("Unbiased", (HeadContract,), {"head": seqdens.head("unbiased")})()
+    contract.test_a_bias_draws_what_is_more_probable((TOKEN, PEN))
 
 
 # Data sets
@@ -590,6 +820,23 @@ class TestNumbers(NumbersContract):
 class ReadsAtRandom(Numbers):
     def points(self, numbers: list[int]) -> np.ndarray:
         return super().points(numbers) * (np.random.randint(1, 1000), 1)
+
+
+class CountsItsReadings(Numbers):
+    readings = 0
+
+    def points(self, numbers: list[int]) -> np.ndarray:
+        self.readings += 1
+        return np.add(super().points(numbers), (self.readings // 3, 0))
+
+
+class ReadsLessLater(Numbers):
+    left = 2
+
+    def read(self, source: Source) -> Iterator[Record | Skipped]:
+        records = list(super().read(source))
+        yield from records[: self.left]
+        self.left = 1
 
 
 class Shuffles(Numbers):
@@ -692,6 +939,17 @@ def root(tmp_path: Path) -> Path:
 )
 def test_a_broken_data_set_is_caught(root: Path, dataset: type, test: str) -> None:
     violates(NumbersContract, "dataset", dataset, test, root)
+
+
+@pytest.mark.parametrize("dataset", [ReadsAtRandom, CountsItsReadings])
+def test_a_record_that_differs_is_named(root: Path, dataset: type) -> None:
+    test, says = "test_reading_again_gives_equal_records", "broken: record 'one-1' differs when it is read again"
+    violates(NumbersContract, "dataset", dataset, test, root, says=says)
+
+
+def test_a_record_that_is_gone_is_named(root: Path) -> None:
+    test, says = "test_reading_again_gives_equal_records", "broken: record 'one-2' differs when it is read again"
+    violates(NumbersContract, "dataset", ReadsLessLater, test, root, says=says)
 
 
 def test_a_data_set_that_cannot_go_to_another_process_is_caught(root: Path) -> None:

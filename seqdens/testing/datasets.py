@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,63 +81,84 @@ class DatasetContract(ComponentContract):
         data = self.open(root)
         sources = data.sources()
         names = [source.name for source in sources]
-        assert sources
-        assert all(isinstance(source, Source) for source in sources)
-        assert len(set(names)) == len(names), f"names of sources are not unique: {names}"
-        assert {source.split for source in sources} <= set(SPLITS)
-        assert data.sources() == sources
-        assert self.open(root).sources() == sources
-        assert all(path.is_file() for source in sources for path in source.paths)
-        assert self.generated != any(source.paths for source in sources), "sources name the files that they read"
+        assert sources, f"{self.name}: there are no sources"
+        assert all(isinstance(source, Source) for source in sources), f"{self.name}: sources must be seqdens.Source"
+        assert len(set(names)) == len(names), f"{self.name}: names of sources are not unique: {names}"
+        assert {source.split for source in sources} <= set(SPLITS), f"{self.name}: splits are {', '.join(SPLITS)}"
+        assert data.sources() == sources, f"{self.name}: sources differ when they are listed again"
+        assert self.open(root).sources() == sources, f"{self.name}: sources differ in a data set made anew"
+        for path in (path for source in sources for path in source.paths):
+            assert path.is_file(), f"{self.name}: a source names {path}, which is no file"
+        assert self.generated != any(source.paths for source in sources), (
+            f"{self.name}: sources name the files that they read"
+        )
 
     def test_columns_are_told_apart(self, root: Path | None) -> None:
         columns = self.open(root).columns
         names = [column.name for column in columns]
-        assert names
-        assert all(isinstance(name, str) and name for name in names)
-        assert len(set(names)) == len(names), f"names of columns are not unique: {names}"
+        assert names, f"{self.name}: there are no columns"
+        assert all(isinstance(name, str) and name for name in names), f"{self.name}: columns need names, not {names}"
+        assert len(set(names)) == len(names), f"{self.name}: names of columns are not unique: {names}"
         for column in columns:
-            assert column.kind in ("real", "binary", "category"), column
-            assert column.kind != "category" or column.size > 1, column
-            assert column.kind == "real" or not column.difference, f"only real columns have differences: {column}"
-            assert column.role == "" or column.kind == "binary", f"an end is there or is not: {column}"
+            assert column.kind in ("real", "binary", "category"), f"{self.name}: there is no such kind: {column}"
+            assert column.kind != "category" or column.size > 1, f"{self.name}: a category has two values: {column}"
+            assert column.kind == "real" or not column.difference, (
+                f"{self.name}: only real columns have differences: {column}"
+            )
+            assert column.role == "" or column.kind == "binary", f"{self.name}: an end is a binary column: {column}"
 
     def test_what_it_says_of_itself(self, root: Path | None) -> None:
         data = self.open(root)
         data.sources()
-        assert type(data.reader_version) is int
-        assert data.reader_version > 0
-        assert type(data.synthetic) is bool
-        assert data.record_name == data.record_name.strip().lower() != ""
-        assert all(isinstance(note, str) and note and "\n" not in note for note in getattr(data, "notes", ()))
+        version, name = data.reader_version, data.record_name
+        assert type(version) is int, f"{self.name}: reader_version is {version!r}, but must be a whole number"
+        assert version > 0, f"{self.name}: reader_version is {version}, but must be at least 1"
+        assert type(data.synthetic) is bool, f"{self.name}: synthetic is {data.synthetic!r}, but must be True or False"
+        assert name == name.strip().lower() != "", (
+            f"{self.name}: record_name is {name!r}, but must be a noun, as 'line'"
+        )
+        for note in getattr(data, "notes", ()):
+            assert isinstance(note, str) and note and "\n" not in note, (  # noqa: PT018
+                f"{self.name}: a note is {note!r}, but must be one line"
+            )
 
     def test_reading_again_gives_equal_records(self, root: Path | None) -> None:
         """In another order, by a copy as in a worker process, and by a data set made anew."""
         data = self.open(root)
         sources = data.sources()
-        expected = [told(data, source) for source in sources]
+        expected = {source.name: told(data, source) for source in sources}
         copy, copies = pickle.loads(pickle.dumps((data, sources)))
         np.random.seed(1)
-        assert [told(copy, source) for source in reversed(copies)] == expected[::-1]
-        assert [told(self.open(root), source) for source in sources] == expected
+        for again, order in ((data, sources), (copy, copies[::-1]), (self.open(root), sources)):
+            for source in order:
+                for first, second in zip_longest(expected[source.name], told(again, source)):
+                    name = (first or second)[0]
+                    same = first == second
+                    assert same, f"{self.name}: {name} differs when it is read again"
 
     def test_records_keep_to_their_columns(self, root: Path | None) -> None:
         data = self.open(root)
         for record in self.records(root):
             kept = checked(record, data.columns)
-            assert isinstance(kept, Record), f"{record.id}: {kept.reason}"
+            assert isinstance(kept, Record), f"{self.name}: record {record.id!r} would be skipped: {kept.reason}"
             for column, values in zip(data.columns, np.asarray(record.points, float).T, strict=True):
-                assert column.name not in ("x", "y") or np.isfinite(values).all(), f"{column.name} of {record.id}"
-                assert column.role != "sequence_end" or not values[:-1].any(), f"{record.id} goes on after its end"
+                assert column.name not in ("x", "y") or np.isfinite(values).all(), (
+                    f"{self.name}: {column.name} of record {record.id!r} is not finite"
+                )
+                assert column.role != "sequence_end" or not values[:-1].any(), (
+                    f"{self.name}: record {record.id!r} goes on after its end"
+                )
 
     def test_records_say_whose_they_are(self, root: Path | None) -> None:
         records = self.records(root)
         ids = [record.id for record in records]
-        assert all(isinstance(name, str) and name for name in ids)
-        assert len(set(ids)) == len(ids), "ids of records are not unique"
-        assert {record.split for record in records} <= set(SPLITS)
-        assert "train" in {record.split for record in records}, "there is nothing to train on"
-        assert all(isinstance(text, str) for one in records for text in (one.text, one.group, one.label))
+        assert all(isinstance(name, str) and name for name in ids), f"{self.name}: an id is no text, or empty"
+        assert len(set(ids)) == len(ids), f"{self.name}: ids of records are not unique"
+        assert {record.split for record in records} <= set(SPLITS), f"{self.name}: splits are {', '.join(SPLITS)}"
+        assert "train" in {record.split for record in records}, f"{self.name}: there is nothing to train on"
+        for record in records:
+            for text in (record.text, record.group, record.label):
+                assert isinstance(text, str), f"{self.name}: {text!r} of record {record.id!r} is no text"
 
     def test_prepared_offsets_give_the_points_back(self, root: Path | None, tmp_path: Path) -> None:
         prepared = load(self.name, root=root, cache=tmp_path / "cache", **self.dataset.options)
@@ -159,8 +181,9 @@ class DatasetContract(ComponentContract):
         second = prepare(
             self.dataset, root, folder=tmp_path / "cache", progress=counting(read_second), note=rebuilt.append
         )
-        assert (first.path, bool(read_first)) == (second.path, True)
-        assert read_second == [], f"it is prepared anew without need: {rebuilt}"
+        assert read_first, f"{self.name}: preparing reads no source"
+        assert first.path == second.path, f"{self.name}: it is prepared to another place the second time"
+        assert read_second == [], f"{self.name}: it is prepared anew without need: {rebuilt}"
 
     @pytest.mark.parametrize("name", ["nowhere", "empty", "file"])
     def test_a_folder_that_is_not_its_own_is_refused(self, tmp_path: Path, name: str) -> None:
@@ -171,7 +194,7 @@ class DatasetContract(ComponentContract):
 
     def test_without_a_folder_it_says_what_it_needs(self) -> None:
         if self.generated:
-            assert self.open(None).sources()
+            assert self.open(None).sources(), f"{self.name}: there are no sources"
             return
         with refused(self.name, "--data"):
             self.open(None)
@@ -186,8 +209,9 @@ class DatasetContract(ComponentContract):
         check_skipped(items)
         after = [item for item in items if isinstance(item, Record)]
         for record in after:
-            np.testing.assert_array_equal(record.points, before[record.id].points)
-        assert after or len(files) == 1, "one damaged file costs all others"
+            same = np.array_equal(record.points, before[record.id].points, equal_nan=True)
+            assert same, f"{self.name}: record {record.id!r} differs where another file is damaged"
+        assert after or len(files) == 1, f"{self.name}: one damaged file costs all others"
 
     def test_a_file_that_is_gone_since_it_was_listed_is_skipped(self, root: Path | None) -> None:
         data = self.open(root)
@@ -200,12 +224,15 @@ def read(data: Dataset) -> list[Record | Skipped]:
     return [item for source in data.sources() for item in data.read(source)]
 
 
-def told(data: Dataset, source: Source) -> list[Any]:
-    """What is read from a source, to be compared."""
+def told(data: Dataset, source: Source) -> list[tuple[str, Any]]:
+    """What is read from a source, to be compared: what to call each item, and all of it."""
     return [
-        item
+        (f"what is skipped of {item.path}", item)
         if isinstance(item, Skipped)
-        else (vars(item) | {"points": (item.points.dtype.str, item.points.shape, item.points.tobytes())})
+        else (
+            f"record {item.id!r}",
+            vars(item) | {"points": (item.points.dtype.str, item.points.shape, item.points.tobytes())},
+        )
         for item in data.read(source)
     ]
 
@@ -219,6 +246,7 @@ def check_skipped(items: list[Record | Skipped]) -> None:
     skipped = [item for item in items if isinstance(item, Skipped)]
     assert skipped, "a file that cannot be read must be skipped with a reason"
     for item in skipped:
-        assert item.path
-        assert item.reason
-        assert "\n" not in item.reason
+        assert item.path, f"what is skipped has no name: {item}"
+        assert item.reason and "\n" not in item.reason, (  # noqa: PT018
+            f"{item.path} is skipped for {item.reason!r}, but a reason is one line"
+        )

@@ -66,24 +66,47 @@ class EncoderContract(ComponentContract):
     def test_features_are_output_size_numbers_a_step(self) -> None:
         encoder = self.build()
         encoded = encode(encoder, self.inputs(2, 4))
-        assert isinstance(encoder.output_size, int)
-        assert encoded.features.shape == (2, 4, encoder.output_size)
-        assert encoded.features.dtype == self.dtype
-        assert encoded.features.isfinite().all()
-        assert all(isinstance(extra, Tensor) and len(extra) == 2 for extra in encoded.extras.values())
+        size = getattr(encoder, "output_size", None)
+        assert isinstance(size, int), f"{self.name}: output_size is {size!r}, but must be the numbers of a step"
+        assert encoded.features.shape == (2, 4, size), f"{self.name}: features of 2 records of 4 steps have this shape"
+        assert encoded.features.dtype == self.dtype, f"{self.name}: features are not of the inputs' precision"
+        assert encoded.features.isfinite().all(), f"{self.name}: features are not finite"
+        for name, extra in encoded.extras.items():
+            assert isinstance(extra, Tensor), f"{self.name}: extra {name!r} is no tensor"
+            assert len(extra) == 2, f"{self.name}: extra {name!r} is {tuple(extra.shape)}, but there are 2 records"
+
+    def test_inputs_stay_as_they_are(self) -> None:
+        encoder, inputs = self.build(), self.inputs(2, 3)
+        encoder(inputs, torch.tensor([3, 2]), encoder.start(2))
+        assert torch.equal(inputs, self.inputs(2, 3)), f"{self.name}: forward changes its inputs in place"
+
+    def test_evaluation_is_deterministic(self) -> None:
+        encoder, inputs = self.build(), self.inputs(2, 4)
+        expected = encode(encoder, inputs).features
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        assert torch.equal(encode(encoder, inputs).features, expected), (
+            f"{self.name}: forward gives other features for equal inputs in evaluation mode: is dropout still active?"
+        )
+        assert torch.equal(torch.get_rng_state(), before), (
+            f"{self.name}: forward draws random numbers in evaluation mode"
+        )
 
     def test_states_are_named_tensors_with_the_batch_first(self) -> None:
         encoder = self.build()
         start = encoder.start(3)
+        assert isinstance(start, dict), f"{self.name}: start must return a dict of tensors, not {type(start).__name__}"
         after = encode(encoder, self.inputs(3, 2)).state
-        assert start.keys() == after.keys()
-        assert start, "a state needs a tensor, for the number of its records"
+        assert start.keys() == after.keys(), f"{self.name}: forward returns another state than start"
+        assert start, f"{self.name}: a state needs a tensor, for the number of its records"
         for name, value in (*start.items(), *after.items()):
-            assert isinstance(name, str)
-            assert len(value) == 3, f"state {name!r} is {tuple(value.shape)}, but there are 3 records"
-            assert value.dtype == self.dtype or not value.is_floating_point(), f"state {name!r} is {value.dtype}"
+            assert isinstance(name, str), f"{self.name}: a state's names are texts, not {name!r}"
+            assert len(value) == 3, f"{self.name}: state {name!r} is {tuple(value.shape)}, but there are 3 records"
+            assert value.dtype == self.dtype or not value.is_floating_point(), (
+                f"{self.name}: state {name!r} is {value.dtype}, but the parameters are {self.dtype}"
+            )
         assert {value.device.type for value in encoder.to("meta").start(3).values()} == {"meta"}, (
-            "a state must be on the device of the parameters"
+            f"{self.name}: a state must be on the device of the parameters"
         )
 
     def test_features_do_not_depend_on_later_inputs(self) -> None:
@@ -93,7 +116,7 @@ class EncoderContract(ComponentContract):
             changed = inputs.clone()
             changed[:, t:] += 1
             found = encode(encoder, changed).features
-            close(found[:, :t], expected[:, :t], f"inputs from step {t} on change features before it")
+            self.close(found[:, :t], expected[:, :t], f"inputs from step {t} on change features before it")
 
     @pytest.mark.parametrize("chunk", [1, 2, 4])
     def test_stepping_equals_the_full_pass(self, chunk: int) -> None:
@@ -103,8 +126,9 @@ class EncoderContract(ComponentContract):
             step = encode(encoder, part, state=state)
             state = step.state
             features.append(step.features)
-        close(torch.cat(features, dim=1), whole.features, f"{chunk} steps at a time")
-        close(self.after(encoder, state), self.after(encoder, whole.state), f"the state after {chunk} steps at a time")
+        where = f"{chunk} at a time, steps give another"
+        self.close(torch.cat(features, dim=1), whole.features, f"{where} feature than all at once")
+        self.close(self.after(encoder, state), self.after(encoder, whole.state), f"{where} state than all at once")
 
     @pytest.mark.parametrize("lengths", RAGGED, ids=str)
     def test_each_record_of_a_ragged_batch_is_as_if_alone(self, lengths: list[int]) -> None:
@@ -115,8 +139,10 @@ class EncoderContract(ComponentContract):
             alone, state = inputs[record : record + 1, :length], encoder.start(1)
             if length:
                 features, state, _ = encode(encoder, alone)
-                close(together.features[record, :length], features[0], f"record {record} of lengths {lengths}")
-            close(following[record], self.after(encoder, state)[0], f"state of record {record} of lengths {lengths}")
+                where = f"features of record {record} of lengths {lengths} are not those that it has alone"
+                self.close(together.features[record, :length], features[0], where)
+            where = f"the state of record {record} of lengths {lengths} is not the one that it has alone"
+            self.close(following[record], self.after(encoder, state)[0], where)
 
     def test_a_ragged_batch_goes_on_where_each_record_was(self) -> None:
         encoder, inputs, more = self.build(), self.inputs(3, 5), self.inputs(3, 4)
@@ -125,7 +151,8 @@ class EncoderContract(ComponentContract):
         following = self.after(encoder, state)
         for record, (a, b) in enumerate(zip(first, second, strict=True)):
             alone = encode(encoder, torch.cat([inputs[record, :a], more[record, :b]]).unsqueeze(0))
-            close(following[record], self.after(encoder, alone.state)[0], f"record {record} of {a} and {b} steps")
+            where = f"a record of {a} steps, then {b}, in a ragged batch does not go on as after all of them"
+            self.close(following[record], self.after(encoder, alone.state)[0], where)
 
     def test_padding_changes_nothing(self) -> None:
         encoder, lengths = self.build(), [2, 5, 3]
@@ -135,56 +162,53 @@ class EncoderContract(ComponentContract):
             disturbed[record, length:] = torch.finfo(self.dtype).max ** 0.1
         found, expected = encode(encoder, disturbed, lengths), encode(encoder, inputs, lengths)
         for record, length in enumerate(lengths):
-            assert torch.equal(found.features[record, :length], expected.features[record, :length])
-        close(self.after(encoder, found.state), self.after(encoder, expected.state), "the state")
+            assert torch.equal(found.features[record, :length], expected.features[record, :length]), (
+                f"{self.name}: what stands in the padding changes features before it"
+            )
+        where = "what stands in the padding changes the state"
+        self.close(self.after(encoder, found.state), self.after(encoder, expected.state), where)
         wanted = gradients(encoder, expected.features[0, :2].sum())
         for name, gradient in gradients(encoder, found.features[0, :2].sum()).items():
-            assert torch.equal(gradient, wanted[name]), f"padding changes the gradient of {name}"
+            assert torch.equal(gradient, wanted[name]), f"{self.name}: padding changes the gradient of {name}"
 
     def test_features_of_padding_are_finite(self) -> None:
         """Or their loss, though masked, would spoil the gradients."""
         encoder = self.build()
         encoded = encode(encoder, self.inputs(2, 5), [5, 1])
-        assert encoded.features.isfinite().all()
+        assert encoded.features.isfinite().all(), f"{self.name}: features of padding are not finite"
         for name, gradient in gradients(encoder, encoded.features[1, :1].sum()).items():
-            assert gradient.isfinite().all(), name
+            assert gradient.isfinite().all(), f"{self.name}: with padding the gradient of {name} is not finite"
 
     def test_records_of_a_state_can_be_selected(self) -> None:
         encoder, more, chosen = self.build(), self.inputs(3, 3), [2, 0]
         state = encode(encoder, self.inputs(3, 4), [4, 1, 2]).state
         selected = {name: value[chosen].clone() for name, value in state.items()}
         found = encode(encoder, more[chosen], state=selected).features
-        close(found, encode(encoder, more, state=state).features[chosen], "records 2 and 0 of three")
+        expected = encode(encoder, more, state=state).features[chosen]
+        self.close(found, expected, "records 2 and 0 of three, selected from a state, do not go on as among all")
 
-    def test_what_it_is_given_stays_as_it_is(self) -> None:
+    def test_states_stay_as_they_are(self) -> None:
         encoder, inputs = self.build(), self.inputs(2, 3)
         state = encode(encoder, inputs).state
-        before, kept = inputs.clone(), {name: value.clone() for name, value in state.items()}
+        kept = {name: value.clone() for name, value in state.items()}
         encode(encoder, inputs, [3, 2], state)
-        assert torch.equal(inputs, before)
         for name, value in kept.items():
-            assert torch.equal(state[name], value), f"state {name!r} was changed in place"
+            assert torch.equal(state[name], value), f"{self.name}: forward changes state {name!r} in place"
 
     def test_gradients_reach_every_parameter(self) -> None:
         encoder = self.build()
         loss = encode(encoder, self.inputs(3, 6), [6, 4, 5]).features.square().sum()
         for name, gradient in gradients(encoder, loss).items():
-            assert gradient.isfinite().all(), f"the gradient of {name} is not finite"
-            assert gradient.any(), f"nothing reaches {name}"
+            assert gradient.isfinite().all(), f"{self.name}: the gradient of {name} is not finite"
+            assert gradient.any(), f"{self.name}: no gradient reaches {name}"
 
     def test_a_state_dict_holds_all_there_is(self) -> None:
         encoder, other = self.build(), self.build(seed=1)
         other.load_state_dict(encoder.state_dict())
         inputs = self.inputs(2, 4)
-        assert torch.equal(encode(other, inputs).features, encode(encoder, inputs).features)
-
-    def test_evaluation_is_deterministic_and_draws_no_random_numbers(self) -> None:
-        encoder, inputs = self.build(), self.inputs(2, 4)
-        expected = encode(encoder, inputs).features
-        torch.manual_seed(1)
-        before = torch.get_rng_state()
-        assert torch.equal(encode(encoder, inputs).features, expected)
-        assert torch.equal(torch.get_rng_state(), before), "random numbers were drawn in evaluation mode"
+        assert torch.equal(encode(other, inputs).features, encode(encoder, inputs).features), (
+            f"{self.name}: features depend on something that is not in the state dict"
+        )
 
     def test_it_works_in_inference_mode(self) -> None:
         encoder, inputs = self.build(), self.inputs(2, 3)
@@ -192,22 +216,27 @@ class EncoderContract(ComponentContract):
             encoded = encode(encoder, inputs, [3, 1])
             following = self.after(encoder, encoded.state)
         expected = encode(encoder, inputs, [3, 1])
-        close(encoded.features, expected.features, "in inference mode")
-        close(following, self.after(encoder, expected.state), "in inference mode, from its state")
+        self.close(encoded.features, expected.features, "features are others in inference mode")
+        self.close(following, self.after(encoder, expected.state), "the state is another in inference mode")
 
     def test_it_works_under_autocast(self) -> None:
         encoder, inputs = self.build().float(), self.inputs(2, 6).float()
         expected = encode(encoder, inputs).features
         with torch.autocast("cpu", torch.bfloat16):
             encoded = encode(encoder, inputs)
-            assert encode(encoder, inputs, state=encoded.state).features.isfinite().all()
-        assert (encoded.features - expected).abs().max() <= 0.1 * expected.abs().max()
+            following = encode(encoder, inputs, state=encoded.state).features
+        assert following.isfinite().all(), f"{self.name}: features are not finite under autocast"
+        assert (encoded.features - expected).abs().max() <= 0.1 * expected.abs().max(), (
+            f"{self.name}: features under autocast are others than without"
+        )
 
     def test_at_the_start_nothing_is_finished(self) -> None:
         encoder = self.build()
-        assert encoder.finished(encoder.start(3), None).tolist() == [False] * 3
+        assert not encoder.finished(encoder.start(3), None).any(), f"{self.name}: it is finished before it starts"
         finished = encoder.finished(encode(encoder, self.inputs(3, 2)).state, None)
-        assert (finished.shape, finished.dtype) == ((3,), torch.bool)
+        assert (finished.shape, finished.dtype) == ((3,), torch.bool), (
+            f"{self.name}: finished is a bool for each record"
+        )
 
     def test_a_text_to_condition_on_is_taken_or_refused(self) -> None:
         try:
@@ -216,17 +245,22 @@ class EncoderContract(ComponentContract):
             with refused(self.name, "57"):
                 self.encoder.build(INPUTS, 57)
         else:
-            assert isinstance(taken, Encoder)
+            assert isinstance(taken, Encoder), f"{self.name}: it builds {taken!r}, which is no seqdens.Encoder"
 
     def test_a_saved_model_gives_equal_numbers(self, tmp_path: Path) -> None:
         check_saved_model((X, Y, STROKE_END), self.encoder, head("gmm-bernoulli", components=2), tmp_path)
 
 
 def encode(encoder: Encoder, inputs: Tensor, lengths: list[int] | None = None, state: State | None = None) -> Encoded:
-    """From the start, and all steps of all records, where nothing else is said."""
+    """From the start, and all steps of all records, where nothing else is said; `inputs` stay as they are."""
     records, steps = inputs.shape[:2]
     counted = torch.tensor([steps] * records if lengths is None else lengths)
-    return encoder(inputs, counted, encoder.start(records) if state is None else state)
+    encoded = encoder(inputs.clone(), counted, encoder.start(records) if state is None else state)
+    assert isinstance(encoded, Encoded), (
+        f"{type(encoder).__name__}: forward must return seqdens.Encoded(features, state, extras), "
+        f"not {type(encoded).__name__}"
+    )
+    return encoded
 
 
 def gradients(encoder: Encoder, loss: Tensor) -> dict[str, Tensor]:
@@ -236,7 +270,3 @@ def gradients(encoder: Encoder, loss: Tensor) -> dict[str, Tensor]:
         return {}
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(named, found, strict=True))
-
-
-def close(found: Tensor, expected: Tensor, where: str) -> None:
-    torch.testing.assert_close(found, expected, msg=lambda difference: f"{where}: {difference}")

@@ -63,17 +63,17 @@ class ExperimentContract:
         yield from (resolve(self.declared, preset=preset) for preset in (None, *self.declared.presets))
 
     def test_it_says_what_it_is(self) -> None:
-        assert isinstance(self.declared, Experiment)
-        assert self.declared.summary.endswith(".")
-        assert "\n" not in self.declared.summary
+        summary = self.declared.summary
+        assert summary.endswith("."), f"{self.name}: its summary is a sentence, not {summary!r}"
+        assert "\n" not in summary, f"{self.name}: its summary is one line, not {summary!r}"
         for preset in (self.declared.preset, self.declared.own_preset):
-            assert preset in ("", *self.declared.presets)
+            assert preset in ("", *self.declared.presets), f"{self.name}: there is no preset {preset!r} among its own"
 
     def test_every_preset_can_be_built(self, root: Path | None) -> None:
         for config in self.configurations():
             columns = component("dataset", config["dataset"]).build(root).columns
             model = untrained(columns, component("encoder", config["encoder"]), component("head", config["head"]))
-            assert any(True for _ in model.parameters())
+            assert any(True for _ in model.parameters()), f"{self.name}: its model has nothing to learn"
             Trainer(**config["training"])
             Sampling(**config["sampling"])
 
@@ -82,7 +82,8 @@ class ExperimentContract:
         for config in self.configurations():
             run = Run(tmp_path, config)
             run.write_config()
-            assert resolve(self.declared, config=read_config(run.config_file)) == config
+            again = resolve(self.declared, config=read_config(run.config_file))
+            assert again == config, f"{self.name}: what a run writes down is not what it was"
 
     def test_a_small_run_learns_and_draws(self, root: Path | None, tmp_path: Path) -> None:
         folder = tmp_path / "run"
@@ -91,8 +92,10 @@ class ExperimentContract:
         done = CliRunner().invoke(cli, ["run", self.name, "--epochs", "2", *options, *places])
         assert done.exit_code == 0, done.output
         first, last = (epoch["train_nats_per_point"] for epoch in Run(folder).read_metrics())
-        assert math.isfinite(last)
-        assert last < first, f"it does not learn: {first} nats per point, then {last}"
+        assert math.isfinite(last), f"{self.name}: its loss is {last} after two epochs"
+        assert last < first, f"{self.name}: it does not learn: {first} nats per point, then {last}"
         model = SequenceModel.load(folder)
-        assert model.sample(2, steps=5, seed=1)[0].shape[1] == len(model.columns)
-        assert any((folder / name).exists() for name in ("samples.png", "samples.csv"))
+        assert model.sample(2, steps=5, seed=1)[0].shape[1] == len(model.columns), f"{self.name}: samples lack columns"
+        assert any((folder / name).exists() for name in ("samples.png", "samples.csv")), (
+            f"{self.name}: its run leaves no samples"
+        )
