@@ -89,10 +89,10 @@ def encoder(name: str, /, **options: Any) -> Component:
     """The encoder `name` with `options`; raises `UsageError` for what is unknown or has another type.
 
     >>> encoder("stacked-lstm", layers=1).describe()
-    {'name': 'stacked-lstm', 'hidden_size': 400, 'layers': 1, 'gate_clip': 10.0}
+    {'name': 'stacked-lstm', 'hidden_size': 400, 'layers': 1, 'gate_clip': 10.0, 'recurrence': 'auto'}
     >>> encoder("stacked-lstm", depth=1)
     Traceback (most recent call last):
-    seqdens.errors.UsageError: 'stacked-lstm' has no option 'depth'; known: gate_clip, hidden_size, layers.
+    seqdens.errors.UsageError: 'stacked-lstm' has no option 'depth'; known: gate_clip, hidden_size, layers, recurrence.
     """
     return _component("encoders", name, options)
 

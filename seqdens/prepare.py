@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import warnings
@@ -17,7 +18,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def prepare(
     `verify` compares the contents of the sources and not only names and sizes, `rebuild` builds it whatever is
     there; `note` is told, in a sentence, why a cache is rebuilt, that the code of an installed package is newer,
     and what the data set wants said. Raises `DataError` where more than the share
-    `max_skipped` cannot be read, a reader fails, nothing is there to train on, or the folder cannot be
+    `max_skipped` cannot be read, a reader fails, no record is there, or the folder cannot be
     written; what was prepared before then stays.
     """
     data: Dataset = component.build(Path(root) if root is not None else None)
@@ -190,6 +190,13 @@ def _in_processes(
     read: Callable[[Source], list[Record | Skipped]], sources: Sequence[Source], workers: int
 ) -> Generator[list[Record | Skipped], None, None]:
     """`map(read, sources)`, read a little ahead by forked processes that an interrupt ends at once."""
+    try:
+        pickle.dumps(read)  # the pool itself may wait for ever for what it could not send
+    except Exception as error:
+        raise SeqdensError(
+            f"the data set cannot be sent to the processes that read it: {one_line(error)}; "
+            "give it only attributes that can be pickled, or use one worker."
+        ) from error
     context = multiprocessing.get_context("fork" if FORK else None)
     pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
     pending: deque[Future[list[Record | Skipped]]] = deque()
@@ -206,11 +213,6 @@ def _in_processes(
     except BrokenProcessPool as error:
         raise SeqdensError(
             f"one of {workers} processes that read the data was killed, perhaps for want of memory; use fewer workers."
-        ) from error
-    except (PicklingError, AttributeError, TypeError) as error:  # what readers raise has become a `DataError`
-        raise SeqdensError(
-            f"the data set cannot be sent to the processes that read it: {one_line(error)}; "
-            "give it only attributes that can be pickled, or use one worker."
         ) from error
     finally:
         with uninterrupted():

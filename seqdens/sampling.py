@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
+    from seqdens.encoders.base import State
     from seqdens.model import SequenceModel
 
 LARGEST_SEED = 2**63 - 1
+LEAVING = 1 / 8  # of a batch: when so many of its records have ended, they leave it
 LARGEST_BIAS = 1e6  # far beyond the last effect, and well before logits overflow
 
 
@@ -29,32 +31,62 @@ def draw_points(
 ) -> Iterator[np.ndarray]:
     """The points of `SequenceModel.stream`, whose arguments these are once they are checked."""
     with evaluating(model):
-        yield from _points(model, count, steps, primer, bias, Noise(seed, count, model.head.noise_size))
+        noise = Noise(seed, count, model.head.noise_size, model.device)
+        state, seen = _start(model, count, primer)
+        yield from _points(model, steps, bias, noise, state, seen)
+
+
+def _start(model: SequenceModel, count: int, primer: Tensor | None) -> tuple[State, Tensor]:
+    """The state before the first point that is drawn, and the input (B, 1, F) of that step."""
+    state, seen = model.encoder.start(count), model.shift.new_zeros(count, 1, model.input_size)
+    if primer is None:
+        return state, seen
+    read = model.inputs(model.normalise(primer)).expand(count, -1, -1)
+    history = torch.cat([seen, read[:, :-1]], dim=1)
+    lengths = torch.full((count,), history.shape[1], device=model.device)
+    return model.encoder(history, lengths, state).state, read[:, -1:]
 
 
 def _points(
-    model: SequenceModel, count: int, steps: int, primer: Tensor | None, bias: float, noise: Noise
+    model: SequenceModel, steps: int, bias: float, noise: Noise, state: State, seen: Tensor
 ) -> Iterator[np.ndarray]:
+    """`steps` points (count, D), fewer where all records end before; those that have ended leave the batch."""
+    encoder, head, shift, scale = model.encoder, model.head, model.shift, model.scale
     ends = [i for i, column in enumerate(model.columns) if column.role == "sequence_end"]
-    ones = torch.ones(count, dtype=torch.long, device=model.device)
-    state = model.encoder.start(count)
-    step_input = model.shift.new_zeros(count, 1, model.input_size)
-    if primer is not None:
-        read = model.inputs(model.normalise(primer)).expand(count, -1, -1)
-        history = torch.cat([step_input, read[:, :-1]], dim=1)
-        state = model.encoder(history, ones * history.shape[1], state).state
-        step_input = read[:, -1:]
-    ended = torch.zeros(count, dtype=torch.bool, device=model.device)
+    count = len(seen)
+    lengths = torch.ones(count, dtype=torch.long, device=model.device)
+    kind = model.device.type
+    reduced = torch.is_autocast_enabled(kind)  # to cast the head's weights takes longer than it does
+    full_precision = torch.autocast(kind, enabled=False) if reduced else nullcontext()
+    records, ended, over = np.arange(count), np.zeros(count, bool), 0  # of the batch; how many have ended
     for _ in range(steps):
-        features, state, _ = model.encoder(step_input, ones, state)
-        uniform = torch.from_numpy(noise.draw()).to(model.device).unsqueeze(1)
-        point = model.head(features).sample(uniform, bias)
-        raw = point[:, 0] * model.scale + model.shift
-        yield raw.masked_fill(ended.unsqueeze(1), torch.nan).cpu().numpy()
-        ended |= (raw[:, ends] > 0.5).any(dim=1) | model.encoder.finished(state, None)
-        if ended.all():
+        features, state, _ = encoder(seen, lengths, state)
+        with full_precision:
+            point = head(features.to(shift.dtype)).sample(noise.draw(), bias)
+        drawn = torch.addcmul(shift, point[:, 0], scale).cpu().numpy()
+        if over:
+            drawn[ended] = np.nan
+        if ends:
+            ended |= (drawn[:, ends] > 0.5).any(axis=1)
+        ended |= encoder.finished(state, None).cpu().numpy()
+        yield drawn if len(records) == count else _spread(drawn, records, count)
+        over = int(np.count_nonzero(ended))
+        if over == len(records):
             return
-        step_input = model.inputs(point)
+        seen = model.inputs(point)
+        if over and over >= LEAVING * len(records):
+            left = torch.from_numpy(np.flatnonzero(~ended)).to(model.device)
+            state = {name: value.index_select(0, left) for name, value in state.items()}
+            seen, lengths = seen.index_select(0, left), lengths[: len(left)]
+            noise.keep(left)
+            records, ended, over = records[~ended], np.zeros(len(left), bool), 0
+
+
+def _spread(points: np.ndarray, records: np.ndarray, count: int) -> np.ndarray:
+    """Points (count, D) that are those given at `records`, and NaN elsewhere."""
+    everywhere = np.full((count, points.shape[1]), np.nan, points.dtype)
+    everywhere[records] = points
+    return everywhere
 
 
 def check_prime(model: SequenceModel, prime: np.ndarray) -> Tensor:
@@ -99,20 +131,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Noise:
-    """Uniform numbers in [0, 1) that depend on (seed, record, step) alone; `draw` gives (records, size) a step."""
+    """Uniform numbers in [0, 1) that depend on (seed, record, step) alone; `draw` gives (records, 1, size) a step."""
 
-    BLOCK = 64  # steps drawn at a time
+    BLOCK = 64  # steps drawn and moved to the device at a time
 
-    def __init__(self, seed: int, records: int, size: int) -> None:
+    def __init__(self, seed: int, records: int, size: int, device: torch.device | str = "cpu") -> None:
         keys = np.array([(seed, record) for record in range(records)], np.uint64)
         self._generators = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
-        self._size = size
-        self._blocks = self._draw_blocks()
+        self._size, self._device = size, device
+        self._steps: list[Tensor] = []  # the next one last
 
-    def _draw_blocks(self) -> Iterator[np.ndarray]:
-        while True:
-            block = [generator.random((self.BLOCK, self._size), np.float32) for generator in self._generators]
-            yield from np.stack(block, axis=1)
+    def draw(self) -> Tensor:
+        if not self._steps:
+            shape = (self.BLOCK, 1, self._size)
+            drawn = np.stack([generator.random(shape, np.float32) for generator in self._generators], axis=1)
+            self._steps = [*reversed(torch.from_numpy(drawn).to(self._device).unbind())]
+        return self._steps.pop()
 
-    def draw(self) -> np.ndarray:
-        return next(self._blocks)
+    def keep(self, records: Tensor) -> None:
+        """From now on, draw for those `records` (N,) alone, of the ones that were drawn for before."""
+        self._generators = [self._generators[record] for record in records.tolist()]
+        if self._steps:
+            self._steps = [*torch.stack(self._steps).index_select(1, records).unbind()]

@@ -53,7 +53,13 @@ TRIAL = Experiment(
 def test_every_option_of_every_part_has_a_value() -> None:
     found = resolve(TRIAL, preset="large")
     assert list(found) == ["preset", *PARTS]
-    assert found["encoder"] == {"name": "stacked-lstm", "hidden_size": 80, "layers": 2, "gate_clip": 10.0}
+    assert found["encoder"] == {
+        "name": "stacked-lstm",
+        "hidden_size": 80,
+        "layers": 2,
+        "gate_clip": 10.0,
+        "recurrence": "auto",
+    }
     assert found["dataset"] == {"name": "hershey", "lines": 20, "writers": 200, "characters": 32, "seed": 0}
     assert found["training"]["optimiser"] == "graves-rmsprop"
     assert found["sampling"] == {"count": 8, "steps": 700, "bias": 0.0}
@@ -83,7 +89,13 @@ def test_a_chosen_component_has_its_own_defaults_under_settings() -> None:
     found = resolve(TRIAL, config=config, chosen={"encoder": "wide"}, settings=[("encoder", "width", 9)])
     assert found["encoder"] == {"name": "wide", "width": 9, "mode": "a"}
     found = resolve(TRIAL, config={"encoder": {"name": "wide", "width": 5}}, chosen={"encoder": "stacked-lstm"})
-    assert found["encoder"] == {"name": "stacked-lstm", "hidden_size": 400, "layers": 3, "gate_clip": 10.0}
+    assert found["encoder"] == {
+        "name": "stacked-lstm",
+        "hidden_size": 400,
+        "layers": 3,
+        "gate_clip": 10.0,
+        "recurrence": "auto",
+    }
     found = resolve(TRIAL, settings=[("encoder", "name", "wide"), ("encoder", "width", 4)])
     assert found["encoder"] == {"name": "wide", "width": 4, "mode": "a"}
 
@@ -199,7 +211,13 @@ def test_handwriting_is_quick_on_its_own_data_and_the_paper_s_elsewhere(tmp_path
     assert resolve(handwriting)["preset"] == "quick"
     paper = resolve(handwriting, chosen={"dataset": "iamondb"}, settings=[("dataset", "root", tmp_path)])
     assert paper["preset"] == "paper"
-    assert paper["encoder"] == {"name": "stacked-lstm", "hidden_size": 400, "layers": 3, "gate_clip": 10.0}
+    assert paper["encoder"] == {
+        "name": "stacked-lstm",
+        "hidden_size": 400,
+        "layers": 3,
+        "gate_clip": 10.0,
+        "recurrence": "auto",
+    }
     assert paper["head"] == {"name": "gmm-bernoulli", "components": 20, "output_clip": 100.0, "sigma_floor": 0.0}
     assert (paper["training"]["optimiser"], paper["training"]["learning_rate"]) == ("graves-rmsprop", 1e-4)
     assert paper["sampling"]["steps"] == 700

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.ndimage import label
 
 from seqdens import density
+import seqdens
 from seqdens.batches import Batch, collate
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.errors import DataError, UsageError
@@ -57,13 +58,17 @@ def test_a_mode_of_training_is_kept(make, small):
     assert model.training
 
 
+class NoMixture(seqdens.Distribution):
+    terms = sample = mean = None
+
+
 class Plain(torch.nn.Module):
     """A head whose distributions have no weights."""
 
     noise_size = 1
 
     def forward(self, features):
-        return object()
+        return NoMixture()
 
 
 @pytest.mark.parametrize("plot", [plot_density, plot_mixture])

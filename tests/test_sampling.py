@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqdens import sampling
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.errors import UsageError
 from seqdens.model import SequenceModel
@@ -68,13 +69,23 @@ def test_a_seed_repeats_and_none_varies(model: SequenceModel) -> None:
 def test_each_seed_record_and_step_has_its_own_noise() -> None:
     def noise(seed: int, steps: int = 70) -> np.ndarray:
         source = Noise(seed, 3, 2)
-        return np.stack([source.draw() for _ in range(steps)])
+        return np.concatenate([source.draw() for _ in range(steps)], axis=1).swapaxes(0, 1)
 
     drawn = np.stack([noise(seed) for seed in (0, 1, 2**62)])
     assert drawn.shape == (3, 70, 3, 2)
     assert ((drawn >= 0) & (drawn < 1)).all()
     assert len(np.unique(drawn)) > 0.99 * drawn.size
     assert abs(drawn.mean() - 0.5) < 0.04
+
+
+def test_noise_goes_on_for_the_records_that_are_kept() -> None:
+    whole, kept, records = Noise(3, 4, 2), Noise(3, 4, 2), torch.arange(4)
+    keep = {1: [3, 1], 70: [1]}  # step: which, of those that there are
+    for step in range(140):
+        if step in keep:
+            kept.keep(torch.tensor(keep[step]))
+            records = records[keep[step]]
+        assert torch.equal(kept.draw(), whole.draw()[records])
 
 
 def test_a_sequence_end_stops_its_record_alone(signer: SequenceModel) -> None:
@@ -86,17 +97,40 @@ def test_a_sequence_end_stops_its_record_alone(signer: SequenceModel) -> None:
     assert len(list(signer.stream(8, steps=200, seed=1))) == max(map(len, records))
 
 
+@pytest.mark.parametrize("count", [2, 20])
 def test_an_encoder_that_has_finished_stops_its_record_alone(
-    model: SequenceModel, monkeypatch: pytest.MonkeyPatch
+    model: SequenceModel, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     steps = iter(range(100))
 
     def finished(state: Any, context: Any) -> torch.Tensor:
-        return torch.tensor([next(steps) >= 4, False])
+        return torch.arange(len(state["hidden"])) == (0 if next(steps) == 4 else -1)
 
-    whole = model.sample(2, steps=9, seed=0)
+    whole = model.sample(count, steps=9, seed=0)
     monkeypatch.setattr(model.encoder, "finished", finished)
-    assert_alike(model.sample(2, steps=9, seed=0), [whole[0][:5], whole[1]])
+    assert_alike(model.sample(count, steps=9, seed=0), [whole[0][:5], *whole[1:]])
+
+
+def test_records_that_end_leave_the_batch_and_the_others_as_they_are(
+    signer: SequenceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    signer.encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+
+    def draw(leaving: float) -> list[np.ndarray]:
+        sizes.clear()
+        monkeypatch.setattr(sampling, "LEAVING", leaving)
+        return signer.sample(40, steps=100, seed=3)
+
+    staying = draw(math.inf)
+    lengths = [len(record) for record in staying]
+    going = [sum(length > step for length in lengths) for step in range(max(lengths))]
+    assert sizes == [40] * len(going)
+    assert_alike(draw(0), staying)
+    assert sizes == going
+    assert_alike(draw(1 / 8), staying)
+    assert sizes != going
+    assert all(left > 7 / 8 * size for left, size in zip(going, sizes, strict=True))
 
 
 def test_a_prime_is_read_first(model: SequenceModel) -> None:
@@ -109,11 +143,11 @@ def test_a_prime_is_read_first(model: SequenceModel) -> None:
             if t < 3:
                 seen = model.normalise(torch.tensor(prime[t], dtype=torch.float32)).expand(2, 1, 3)
             else:
-                seen = model.head(features).sample(torch.from_numpy(noise.draw()).unsqueeze(1))
+                seen = model.head(features).sample(noise.draw())
                 expected.append((seen * model.scale + model.shift)[:, 0].numpy())
             if t == 2:
                 features, state, _ = model.encoder(seen, torch.ones(2, dtype=torch.long), state)
-                seen = model.head(features).sample(torch.from_numpy(noise.draw()).unsqueeze(1))
+                seen = model.head(features).sample(noise.draw())
                 expected.append((seen * model.scale + model.shift)[:, 0].numpy())
     drawn = model.sample(2, steps=7, prime=prime, seed=9)
     assert_alike(drawn, list(np.stack(expected, axis=1)))
@@ -175,6 +209,20 @@ def test_sampling_is_in_evaluation_mode(model: SequenceModel) -> None:
     modes: list[bool] = []
     model.train().sample(1, steps=2, prime=np.zeros((2, 3)))
     assert modes == [False, False, False]
+
+
+def test_under_autocast_the_head_has_full_precision(model: SequenceModel) -> None:
+    seen: list[tuple[torch.dtype, bool]] = []
+    model.head.output.register_forward_pre_hook(
+        lambda module, inputs: seen.append((inputs[0].dtype, torch.is_autocast_enabled("cpu")))
+    )
+    expected = model.sample(2, steps=4, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = model.sample(2, steps=4, seed=0)
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [(torch.float32, False)] * 8
+    for record, other in zip(reduced, expected, strict=True):
+        np.testing.assert_allclose(record, other, rtol=0.1, atol=0.1 * max(model.std))
 
 
 def constant(model: SequenceModel) -> Any:

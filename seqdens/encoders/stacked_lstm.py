@@ -5,9 +5,10 @@ B sequences, T steps, F numbers of a step, L layers, H cells a layer. Inside, te
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from seqdens.encoders.base import Context, Encoded, Encoder, State
 from seqdens.encoders.recurrence import peephole_lstm
@@ -25,6 +26,7 @@ class StackedLSTM(Encoder):
         hidden_size: cells of a layer
         layers: how many, one above the other
         gate_clip: limit of the derivatives of gate pre-activations at every step, 0 for none
+        recurrence: auto (the fastest that is possible), reference (plain torch), cpu (compiled C++)
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class StackedLSTM(Encoder):
         hidden_size: int = 400,
         layers: int = 3,
         gate_clip: float = 10.0,
+        recurrence: Literal["auto", "reference", "cpu"] = "auto",
     ) -> None:
         super().__init__()
         if context_size:
@@ -49,7 +52,8 @@ class StackedLSTM(Encoder):
             raise UsageError(f"gate_clip of stacked-lstm is {gate_clip}, but must be positive, or 0 for no clipping.")
         self.output_size = layers * hidden_size
         self.layers = nn.ModuleList(
-            PeepholeLSTM(input_size + (hidden_size if below else 0), hidden_size, gate_clip) for below in range(layers)
+            PeepholeLSTM(input_size + (hidden_size if below else 0), hidden_size, gate_clip, recurrence)
+            for below in range(layers)
         )
 
     def start(self, batch_size: int, context: Context | None = None) -> State:
@@ -61,7 +65,7 @@ class StackedLSTM(Encoder):
         steps = below = inputs.transpose(0, 1)
         outputs, hiddens, cells = [], [], []
         for number, layer in enumerate(self.layers):
-            seen = torch.cat((steps, below), dim=2) if number else steps
+            seen = torch.cat((steps.to(below.dtype), below), dim=2) if number else steps
             h0, c0 = state["hidden"][:, number], state["cell"][:, number]
             below, cell = layer(seen, h0, c0)
             outputs.append(below.transpose(0, 1))
@@ -79,9 +83,9 @@ class PeepholeLSTM(nn.Module):
     +-1/sqrt(H) as in `torch.nn.LSTM` where that is wider, for layers of fewer than 100 cells.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, gate_clip: float) -> None:
+    def __init__(self, input_size: int, hidden_size: int, gate_clip: float, recurrence: str = "auto") -> None:
         super().__init__()
-        self.gate_clip = gate_clip
+        self.gate_clip, self.recurrence = gate_clip, recurrence
         self.input_weight = nn.Parameter(torch.empty(4 * hidden_size, input_size))
         self.recurrent_weight = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.peepholes = nn.Parameter(torch.empty(3, hidden_size))
@@ -91,8 +95,8 @@ class PeepholeLSTM(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, inputs: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
-        gates = functional.linear(inputs, self.input_weight, self.bias)
-        return peephole_lstm(gates, self.recurrent_weight, self.peepholes, h0, c0, self.gate_clip)
+        weights = self.input_weight, self.recurrent_weight, self.peepholes, self.bias
+        return peephole_lstm(inputs, *weights, h0, c0, self.gate_clip, self.recurrence)
 
 
 def _last(states: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:

@@ -73,15 +73,16 @@ class MixtureBernoulli(Distribution):
         if not bias >= 0:
             raise UsageError(f"bias is {bias!r}, but must be 0 (unbiased) or more.")
         margin = torch.finfo(noise.dtype).eps  # keeps the normals finite
-        noise = noise.clamp(margin, 1 - margin)
-        uniform, normal, binary = noise.split((1, self.means.shape[-2], self.binary_logits.shape[-1]), -1)
-        cumulative = (self.weight_logits * (1 + bias)).softmax(-1).cumsum(-1)
+        noise, real = noise.clamp(margin, 1 - margin), self.means.shape[-2]
+        uniform, normal, binary = noise.split_with_sizes((1, real, self.binary_logits.shape[-1]), -1)
+        cumulative = (self.weight_logits * (1 + bias) if bias else self.weight_logits).softmax(-1).cumsum(-1)
         chosen = (cumulative < uniform * cumulative[..., -1:]).sum(-1)
-        parts = (self.means, self.log_sigmas, self.correlations)
-        means, log_sigmas, r = (select(part, chosen) for part in parts)
-        normals = math.sqrt(2) * torch.erfinv(2 * normal - 1)
-        real = means + (log_sigmas - bias).exp() * correlate(normals, r)
-        return self._point(real, (binary < self.binary_logits.sigmoid()).to(real.dtype))
+        parts = torch.cat((self.means, self.log_sigmas, self.correlations), -2)  # one selection is faster than three
+        means, log_sigmas, r = select(parts, chosen).split_with_sizes((real, real, self.correlations.shape[-2]), -1)
+        normals = torch.erfinv(2 * normal - 1)  # of variance 1/2
+        sigmas = (log_sigmas + (math.log(2) / 2 - bias)).exp()
+        points = torch.addcmul(means, sigmas, correlate(normals, r))
+        return self._point(points, (binary < self.binary_logits.sigmoid()).to(points.dtype))
 
     def mean(self) -> Tensor:
         """The mean of the mixture and the probabilities of the binary columns (B, T, D)."""
@@ -149,13 +150,14 @@ def whiten(z: Tensor, r: Tensor) -> Tensor:
 
 def correlate(normals: Tensor, r: Tensor) -> Tensor:
     """Standardised z (..., R) of standard normals (..., R): the inverse of `whiten`, for r (..., P)."""
-    columns = []
-    for i, v in enumerate(normals.unbind(-1)):
+    columns, cosh, tanh = normals.unbind(-1), r.cosh().unbind(-1), r.tanh().unbind(-1)
+    correlated = []
+    for i, v in enumerate(columns):
         for j in reversed(range(i)):
-            pair = r[..., i * (i - 1) // 2 + j]
-            v = v / pair.cosh() + normals[..., j] * pair.tanh()
-        columns.append(v)
-    return torch.stack(columns, -1)
+            pair = i * (i - 1) // 2 + j
+            v = torch.addcmul(v / cosh[pair], columns[j], tanh[pair])
+        correlated.append(v)
+    return torch.stack(correlated, -1)
 
 
 def correlations_of(covariance: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import seqdens_quickdraw.quickdraw as module
 from seqdens_quickdraw import QuickDraw
+from seqdens_quickdraw.experiments import SKETCH
 from seqdens_quickdraw.quickdraw import split_of
 
 import seqdens
@@ -326,3 +327,12 @@ def test_real_drawings_are_all_read() -> None:
     every = [len(record.points) for record in records(REAL, epsilon=0, time=True)]
     few = [len(record.points) for record in found]
     assert sum(every) > 3 * sum(few)
+
+
+def test_the_quick_preset_holds_nothing_out_and_the_readme_evaluates_what_there_is(tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "apple.ndjson", "apple", 40)
+    data = seqdens.load("quickdraw", root=tmp_path, cache=tmp_path / "cache", **SKETCH.presets["quick"]["dataset"])
+    assert len(data.split("train")) == len(data) == 40 * 100
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "seqdens evaluate apple --split train" in readme
+    assert "seqdens plot density apple --split train" in readme

@@ -151,7 +151,7 @@ def whiten_observed(z: Tensor, slopes: Tensor, there: Tensor) -> tuple[Tensor, T
 
 
 class GMM(Head):
-    """A mixture of Gaussians with full covariances over any real columns, missing values marginalised.
+    """A mixture of Gaussians with full covariances over any real columns, their missing values marginalised.
 
     Binary and category columns are predicted by a softmax each. Initially the standard deviations are near 1 and the
     means spread over +-0.5, for data of unit variance. Raises `UsageError` for columns of which none is real or two

@@ -5,14 +5,16 @@ A row is a point; rows of one sequence stand together, in order. T rows of a seq
 
 from __future__ import annotations
 
+import codecs
 import csv
+import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,8 +23,10 @@ from seqdens import Column, DataError, Dataset, Record, Skipped, Source, UsageEr
 from seqdens_timeseries.splits import SHARES, Split, digest, split_of
 
 Categories = int | tuple[str, ...]  # how many there are, or their texts
+Direction = Literal["down", "up"]
 
 SUFFIXES = (".csv", ".npz")
+DELIMITERS = ",;\t|"  # the usual ones
 MISSING = ("", "na", "nan", "null", "none")
 TRUTH = {"false": 0, "true": 1}
 MOST_CATEGORIES = 65_536
@@ -44,14 +48,16 @@ class Row(NamedTuple):
 class Table(Dataset):
     """Sequences in CSV and NPZ files: the rows of one id, which stand together and in order.
 
-    `root` is one file, or a folder with files in it and in its folders. A CSV file (UTF-8) has a header; an NPZ file
-    holds an array (N,) for each column, under its name, and is read without pickles. A point's columns are those of
+    `root` is one file, or a folder with files in it and in its folders. A CSV file has a header; an NPZ file holds an
+    array (N,) for each column, under its name, and is read without pickles. A point's columns are those of
     `difference`, `real`, `category` and `binary`, in this order; what else a file has is left out. Whole numbers stay
-    whole; true and false are 1 and 0. In real columns an empty field, NaN, NA, NULL and None are missing values, and
-    the change from or to a missing one is missing. Values of a category are whole numbers from 0 where their number is
-    given, and where their texts are, these, of which the first becomes 0.
+    whole; true and false are 1 and 0. In real columns, and in no others, an empty field, NaN, NA, NULL and None are
+    missing values, and the change from or to a missing one is missing. Values of a category are whole numbers from 0
+    where their number is given, and where their texts are, these, of which the first becomes 0; the empty text may be
+    one of them.
 
-    A sequence with a row that cannot be read is skipped, and so are rows that stand apart from others of their id.
+    A sequence with a row that cannot be read is skipped, and so are rows that stand apart from others of their id, and
+    a CSV file in another encoding than `encoding`.
 
     Options:
         id: column that says which sequence a row is of; empty where every file is one
@@ -63,6 +69,8 @@ class Table(Dataset):
         group: column that says whose a sequence is; those of one group are in one split
         split: column that says train, valid or test; empty for a split by a hash of the group, else of the id
         delimiter: what stands between the fields of a CSV file
+        encoding: of CSV files, such as latin-1 or cp1252
+        y: where the column named y points in the files; up makes the model's values those of -y, as pictures are drawn
     """
 
     record_name: ClassVar[str] = "sequence"
@@ -80,11 +88,16 @@ class Table(Dataset):
         group: str = "",
         split: str = "",
         delimiter: str = ",",
+        encoding: str = "utf-8",
+        y: Direction = "down",
     ) -> None:
         if root is None:
             raise UsageError("table needs --data DIR (in Python, root=DIR): a CSV or NPZ file, or a folder of such.")
         if len(delimiter) != 1 or delimiter in '"\r\n':
             raise UsageError(f"option 'delimiter' of table is {delimiter!r}, but must be one character, such as ';'.")
+        self.codec = checked_codec(encoding)
+        if y not in get_args(Direction):
+            raise UsageError(f"option 'y' of table is {y!r}, but must be {' or '.join(get_args(Direction))}.")
         category = category or {}
         named = (
             *(Column(name, "real", difference=True) for name in difference),
@@ -94,6 +107,9 @@ class Table(Dataset):
         )
         self.columns = (*named, SEQUENCE_END) if end else named
         check_names(self.columns)
+        self.upturned = "y" if y == "up" else ""
+        if self.upturned and not any(column.name == "y" and column.kind == "real" for column in named):
+            raise UsageError("option 'y' of table is 'up', but of its difference and real columns none is named 'y'.")
         self.root, self.delimiter, self.end = Path(root), delimiter, end
         self.id, self.group, self.split = id, group, split
         self.codes = {
@@ -101,8 +117,8 @@ class Table(Dataset):
             for name, given in category.items()
             if not isinstance(given, int)
         }
-        self.names = [column.name for column in named]
-        self.wanted = [*filter(None, (id, group, split)), *self.names]
+        self.named = named
+        self.wanted = [*filter(None, (id, group, split)), *(column.name for column in named)]
         by = f"the column {group or id!r}" if group or id else "the files' names"
         self.notes = () if split else (f"split by a hash of {by}: about {SHARES}",)
 
@@ -115,7 +131,7 @@ class Table(Dataset):
         if not self.columns:
             raise UsageError(
                 "table is told no columns to model: name some in its options difference, real, category and binary; "
-                f"{files[0]} has {', '.join(self._header(files[0]))}."
+                f"{files[0]} has {self._listed(files[0])}."
             )
         if all(self._fault(path) for path in files):
             raise DataError(f"{files[0]}: {self._fault(files[0])}.")
@@ -142,7 +158,7 @@ class Table(Dataset):
             if fault := next((row.fault for row in rows if row.fault), ""):
                 raise ValueError(fault)
             values = dict(zip(self.wanted, zip(*(row.values for row in rows), strict=True), strict=True))
-            points = np.array([self._numbers(name, values[name], rows) for name in self.names]).T
+            points = np.array([self._numbers(column, values[column.name], rows) for column in self.named]).T
             if self.end:
                 points = np.column_stack([points, np.arange(len(rows)) == len(rows) - 1])
             group = only("group", values[self.group]) if self.group else ""
@@ -151,19 +167,21 @@ class Table(Dataset):
         except ValueError as error:
             return Skipped(id, str(error))
 
-    def _numbers(self, name: str, values: Sequence[Any], rows: list[Row]) -> list[float]:
-        codes = self.codes.get(name)
-        read: Callable[[Any], float] = (lambda value: codes[str(value).strip()]) if codes else number
+    def _numbers(self, column: Column, values: Sequence[Any], rows: list[Row]) -> list[float]:
+        name, codes = column.name, self.codes.get(column.name)
+        sign = -1 if name == self.upturned else 1
         numbers = []
         for row, value in zip(rows, values, strict=True):
             try:
-                numbers.append(read(value))
-            except (ValueError, KeyError, OverflowError):
-                wanted = f"one of {', '.join(codes)}" if codes else "a number"
-                raise ValueError(f"{row.place} has {str(value)[:60]!r} for {name!r}, which must be {wanted}") from None
+                numbers.append(codes[str(value).strip()] if codes else sign * checked_number(value, column.states))
+            except (ValueError, KeyError, OverflowError, TypeError):
+                what = f"{str(value)[:60]!r} for {name!r}, which must be {wanted(column, codes)}"
+                raise ValueError(f"{row.place} has {what}") from None
         return numbers
 
     def _files(self) -> list[Path]:
+        if not self.root.exists():
+            raise DataError(f"{self.root} does not exist.")
         found = [self.root] if self.root.is_file() else sorted(filter(Path.is_file, self.root.rglob("*")))
         if files := [path for path in found if path.suffix.lower() in SUFFIXES]:
             return files
@@ -184,20 +202,47 @@ class Table(Dataset):
         for name in self.wanted:
             if header.count(name) != 1:
                 found = "no column" if name not in header else "more than one column"
-                raise ValueError(f"it has {found} {name!r}, but {', '.join(header) or 'nothing'}")
+                raise ValueError(f"it has {found} {name!r}, but {', '.join(header) or 'nothing'}{self._hint(header)}")
+
+    def _hint(self, header: Sequence[str]) -> str:
+        """What to do where all of a CSV file's header is one field, since another delimiter stands in it."""
+        there = [usual for usual in DELIMITERS if len(header) == 1 and usual in header[0]]
+        return f"; if the delimiter is another: --set 'dataset.delimiter={json.dumps(there[0])}'" if there else ""
+
+    def _listed(self, path: Path) -> str:
+        try:
+            header = self._header(path)
+        except UNREADABLE as error:
+            raise DataError(f"{path}: {sentence(error)}.") from None
+        return f"{', '.join(header)}{self._hint(header)}"
 
     def _header(self, path: Path) -> list[str]:
         if path.suffix.lower() == ".npz":
             with path.open("rb") as file:
                 return opened(file).files
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            return header_of(csv.reader(file, delimiter=self.delimiter))
+        with path.open(encoding=self.codec, errors="surrogateescape", newline="") as file:
+            header = header_of(csv.reader(file, delimiter=self.delimiter))
+        self._check_decoded(1, "".join(header))
+        return header
+
+    def _check_decoded(self, line: int, text: str) -> None:
+        """Raises `ValueError` where bytes of a line are not in the encoding: then they were read as surrogates."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            encoding = self.codec.removesuffix("-sig").upper()
+            raise ValueError(
+                f"line {line} is not {encoding}; name the file's encoding, such as --set dataset.encoding=latin-1"
+            ) from None
 
     def _rows(self, path: Path, name: str) -> Iterator[Row]:
         return self._npz_rows(path, name) if path.suffix.lower() == ".npz" else self._csv_rows(path, name)
 
     def _csv_rows(self, path: Path, name: str) -> Iterator[Row]:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with path.open(encoding=self.codec, errors="surrogateescape") as file:
+            for line, text in enumerate(file, 1):
+                self._check_decoded(line, text)
+        with path.open(encoding=self.codec, newline="") as file:
             reader = csv.reader(file, delimiter=self.delimiter)
             header = header_of(reader)
             self._check(header)
@@ -218,7 +263,7 @@ class Table(Dataset):
         with path.open("rb") as file:
             archive = opened(file)
             self._check(archive.files)
-            arrays = [archive[wanted] for wanted in self.wanted]
+            arrays = [array_of(archive, wanted) for wanted in self.wanted]
         shapes = {array.shape for array in arrays}
         if shapes != {arrays[0].shape[:1]} - {()}:
             raise ValueError(f"its arrays have shapes {', '.join(map(str, sorted(shapes)))}, but all must be one (N,)")
@@ -240,22 +285,60 @@ def number(value: Any) -> float:
             return float(text)
     if isinstance(value, int):
         return int(value) if abs(value) <= LARGEST_WHOLE else float(value)
-    return cast(float, value)
+    return float(value)
+
+
+def checked_number(value: Any, states: int | None) -> float:
+    """`number`; raises `ValueError` where it is infinite or, in a column of states, is none of 0..states-1."""
+    found = number(value)
+    if math.isinf(found) or (states is not None and not (0 <= found < states and found == int(found))):
+        raise ValueError
+    return found
+
+
+def wanted(column: Column, codes: Mapping[str, int] | None) -> str:
+    """What a value of a column must be."""
+    if codes:
+        return f"one of {', '.join(text or repr(text) for text in codes)}"
+    if column.states is None:
+        return "a finite number"
+    return f"a whole number of 0..{column.states - 1}: only real columns can have missing values"
 
 
 def opened(file: Any) -> Any:
-    """The archive in an NPZ file."""
-    archive = np.load(file, allow_pickle=False)
+    """The archive in an NPZ file; raises `ValueError` where it is none."""
+    try:
+        archive = np.load(file, allow_pickle=False)
+    except EOFError:
+        raise ValueError("it is empty") from None
+    except (ValueError, BadZipFile):
+        raise ValueError("it is no NPZ file, or a damaged one: write one with numpy.savez") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError("it is one array, not an archive of one for each column")
     return archive
 
 
+def array_of(archive: Any, name: str) -> np.ndarray:
+    """An array of an archive; raises `ValueError` where it is none, or of objects."""
+    try:
+        array = archive[name]
+    except ValueError:
+        array = None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(
+            f"its array {name!r} holds objects or is damaged: store numbers as numbers, ids and other texts as str"
+        )
+    return array
+
+
 def header_of(reader: Iterator[list[str]]) -> list[str]:
     try:
-        return [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise ValueError(f"line 1: {error}") from None
+    if not header:
+        raise ValueError("it is empty, or its first line is")
+    return header
 
 
 def only(option: str, values: Sequence[Any]) -> str:
@@ -277,6 +360,18 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def checked_codec(encoding: str) -> str:
+    """What Python calls an encoding, UTF-8 with its optional mark; raises `UsageError` for one that it has not."""
+    try:
+        "".encode(encoding)
+        name = codecs.lookup(encoding).name
+    except (LookupError, ValueError):
+        raise UsageError(
+            f"option 'encoding' of table is {encoding!r}, but must be one of Python's, such as utf-8, latin-1, cp1252."
+        ) from None
+    return "utf-8-sig" if name == "utf-8" else name
 
 
 def checked_size(name: str, given: Categories) -> int:

@@ -6,13 +6,13 @@ Run as `python -m seqdens_timeseries.text FILE.csv`, it prints what `seqdens sam
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
+import click
 import numpy as np
 
 from seqdens import Column, DataError, Dataset, Record, Skipped, Source, UsageError, hookimpl
@@ -20,6 +20,7 @@ from seqdens_timeseries.splits import SHARES, digest, split_of
 
 BLOCK = 16  # records in a row of one split
 SPAN = 256 * BLOCK  # records that a source has at most
+SAMPLES = ["record", "step", "byte category 256"]  # header of a CSV file of samples
 
 
 class Text(Dataset):
@@ -49,6 +50,8 @@ class Text(Dataset):
 
     def sources(self) -> list[Source]:
         """Stretches of the files, in the order of their names; raises `DataError` where there are none."""
+        if not self.root.exists():
+            raise DataError(f"{self.root} does not exist.")
         span = self.length * SPAN
         sources = [
             Source(f"{name}:{first}", (path,))
@@ -87,13 +90,18 @@ class Text(Dataset):
 
 
 def texts_of(path: Path) -> list[str]:
-    """The texts in a CSV file of samples."""
-    with path.open(newline="") as file:
-        rows = csv.reader(file)
-        next(rows)
-        return [
-            bytes(int(row[2]) for row in record).decode(errors="replace") for _, record in groupby(rows, itemgetter(0))
-        ]
+    """The texts in a CSV file of samples; raises `DataError` where it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            if next(rows, []) != SAMPLES:
+                raise ValueError
+            records = [bytes(int(row[2]) for row in record) for _, record in groupby(rows, itemgetter(0))]
+    except (ValueError, IndexError, csv.Error):
+        raise DataError(f"{path} is no CSV file of samples of text, as `seqdens sample --out` writes it.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    return [record.decode(errors="replace") for record in records]
 
 
 def page(texts: list[str]) -> str:
@@ -102,11 +110,23 @@ def page(texts: list[str]) -> str:
 
 @hookimpl
 def samples_drawn(run: Any, paths: list[Path]) -> None:
-    """Write `samples.txt` beside the `samples.csv` of a run on text."""
+    """Write `samples.txt` beside the `samples.csv` of a run on text, and say so."""
     if run.config["dataset"]["name"] == "text":
         for path in paths:
-            path.with_suffix(".txt").write_text(page(texts_of(path)), encoding="utf-8")
+            readable = path.with_suffix(".txt")
+            readable.write_text(page(texts_of(path)), encoding="utf-8")
+            click.echo(f"Samples as text: {readable}")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(file: Path) -> None:
+    """Print the samples of text in FILE, which `seqdens sample --out FILE.csv` wrote."""
+    try:
+        click.echo(page(texts_of(file)), nl=False)
+    except DataError as error:
+        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":
-    print(page(texts_of(Path(sys.argv[1]))), end="")
+    main(prog_name="python -m seqdens_timeseries.text")

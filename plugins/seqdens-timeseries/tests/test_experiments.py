@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seqdens_timeseries.experiments import TRAJECTORIES
 
 import seqdens
 from seqdens.testing import ExperimentContract
@@ -41,6 +42,12 @@ class TestTrajectories(ExperimentContract):
 
     def make_files(self, root: Path) -> None:
         write_tracks(root / "tracks.csv")
+
+
+def test_the_quick_preset_takes_hundreds_of_steps_on_a_hundred_tracks() -> None:
+    training = TRAJECTORIES.presets["quick"]["training"]
+    assert 80 // training["batch_size"] * training["epochs"] >= 500
+    assert 0 < training["patience"] < training["epochs"]
 
 
 class TestCharacters(ExperimentContract):

@@ -7,6 +7,7 @@ import tracemalloc
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -39,6 +40,9 @@ class TestFolder(DatasetContract):
         ("real", ("sequence_end",)),
         ("delimiter", ""),
         ("delimiter", ";;"),
+        ("encoding", "utf-9"),
+        ("encoding", "rot13"),
+        ("y", "left"),
     )
 
     def make_files(self, root: Path) -> None:
@@ -143,10 +147,25 @@ def test_numbers_too_large_to_be_exact_are_floats(value: Any) -> None:
 
 def test_categories_are_numbers_or_texts(tmp_path: Path) -> None:
     category = {"code": 3, "mood": ("low", "so so", "high")}
-    content = 'id,code,mood\na,2,high\na,0.0,"so so"\na,1, low\nb,1,High\nc,3,low\nd,,low\n'
+    content = 'id,code,mood\na,2,high\na,0.0,"so so"\na,1, low\nb,1,High\nc,3,low\nd,,low\ne,1,\n'
     data = table(tmp_path / "t.csv", content, category=category)
     assert items(data)[0].points.tolist() == [[2, 2], [0, 1], [1, 0]]
-    assert skipped(data) == ["line 5 has 'High' for 'mood', which must be one of low, so so, high"]
+    assert skipped(data) == [
+        "line 5 has 'High' for 'mood', which must be one of low, so so, high",
+        *(
+            f"line {line} has {text!r} for 'code', which must be a whole number of 0..2: "
+            "only real columns can have missing values"
+            for line, text in ((6, "3"), (7, ""))
+        ),
+        "line 8 has '' for 'mood', which must be one of low, so so, high",
+    ]
+
+
+def test_an_empty_field_can_be_a_category_of_its_own(tmp_path: Path) -> None:
+    content = "id,gear\na,1\na,\na,2\nb,3\n"
+    data = table(tmp_path / "t.csv", content, category={"gear": ("", "1", "2")})
+    assert items(data)[0].points.tolist() == [[1], [0], [2]]
+    assert skipped(data) == ["line 5 has '3' for 'gear', which must be one of '', 1, 2"]
 
 
 @pytest.mark.parametrize(
@@ -163,11 +182,13 @@ def test_categories_that_cannot_be_are_refused(tmp_path: Path, given: Any, messa
         Table(tmp_path, category={"c": given})
 
 
-@pytest.mark.parametrize("value", ["3", "-1", "0.5", ""])
-def test_numbers_that_are_no_category_are_skipped(tmp_path: Path, value: str) -> None:
-    (tmp_path / "t.csv").write_text("id,c\n" + "".join(f"{n},2\n" for n in range(50)) + f"bad,{value}\n")
-    data = seqdens.load("table", root=tmp_path, category={"c": 3})
-    assert data.skipped == [Skipped("t.csv:bad", "column 'c' has values other than whole numbers of 0..2")]
+@pytest.mark.parametrize("value", ["3", "-1", "0.5", "", "nan", "inf", "red"])
+@pytest.mark.parametrize(("options", "top"), [({"category": {"c": 3}}, 2), ({"binary": ("c",)}, 1)])
+def test_numbers_that_are_no_state_are_skipped(tmp_path: Path, value: str, options: dict[str, Any], top: int) -> None:
+    (tmp_path / "t.csv").write_text("id,c\n" + "".join(f"{n},1\n" for n in range(50)) + f"bad,{value}\n")
+    data = seqdens.load("table", root=tmp_path, **options)
+    wanted = f"a whole number of 0..{top}: only real columns can have missing values"
+    assert data.skipped == [Skipped("t.csv:bad", f"line 52 has {value!r} for 'c', which must be {wanted}")]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +196,10 @@ def test_numbers_that_are_no_category_are_skipped(tmp_path: Path, value: str) ->
     [
         ("b,1", "line 3 has 2 fields, but the header 3"),
         ("b,1,2,3", "line 3 has 4 fields, but the header 3"),
-        ("b,one,2", "line 3 has 'one' for 'x', which must be a number"),
-        ("b,1,\ufffd", "line 3 has '\ufffd' for 'y', which must be a number"),
-        (f"b,1,{'1' * 400}", f"line 3 has '{'1' * 60}' for 'y', which must be a number"),
+        ("b,one,2", "line 3 has 'one' for 'x', which must be a finite number"),
+        ("b,1,\ufffd", "line 3 has '\ufffd' for 'y', which must be a finite number"),
+        ("b,1,-Inf", "line 3 has '-Inf' for 'y', which must be a finite number"),
+        (f"b,1,{'1' * 400}", f"line 3 has '{'1' * 60}' for 'y', which must be a finite number"),
         (" ,1,2", "line 3 has an empty id"),
         ("a,1,2\nb,1,2\na,1,2", "line 5 stands apart from other rows of its id: sort the file"),
     ],
@@ -219,12 +241,13 @@ def test_a_field_without_end_ends_the_file(tmp_path: Path) -> None:
     [
         ("name,x", "it has no column 'id', but name, x"),
         ("id,id,x", "it has more than one column 'id', but id, id, x"),
-        ("id;x", "it has no column 'id', but id;x"),
-        ("", "it has no column 'id', but nothing"),
+        ("id;x", "it has no column 'id', but id;x; if the delimiter is another: --set 'dataset.delimiter=\";\"'"),
+        ("id\tx", "it has no column 'id', but id x; if the delimiter is another: --set 'dataset.delimiter=\"\\t\"'"),
+        ("", "it is empty, or its first line is"),
     ],
 )
 def test_a_header_that_lacks_a_column_says_what_there_is(tmp_path: Path, header: str, reason: str) -> None:
-    with pytest.raises(DataError, match=f"t.csv: {reason}."):
+    with pytest.raises(DataError, match=re.escape(f"t.csv: {reason}.")):
         table(tmp_path / "t.csv", f"{header}\n1,2\n", real=("x",)).sources()
 
 
@@ -239,6 +262,8 @@ def test_one_file_without_the_columns_costs_no_other(tmp_path: Path) -> None:
 def test_without_columns_it_says_which_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"difference, real, category and binary; .*t\.csv has id, x\."):
         table(tmp_path / "t.csv", "id,x\na,1\n").sources()
+    with pytest.raises(UsageError, match=r"t\.csv has id;x; if the delimiter is another: "):
+        table(tmp_path / "t.csv", "id;x\na;1\n").sources()
 
 
 def test_without_an_id_every_file_is_a_sequence(tmp_path: Path) -> None:
@@ -271,7 +296,10 @@ def test_a_column_can_say_the_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"id": [1, 2], "x": np.array([{}, []], object)}, "Object arrays cannot be loaded when allow_pickle=False"),
+        (
+            {"id": np.array(["a", "b"], object), "x": [1, 2]},
+            "its array 'id' holds objects or is damaged: store numbers as numbers, ids and other texts as str",
+        ),
         ({"id": [1, 2], "x": [1, 2, 3]}, r"its arrays have shapes \(2,\), \(3,\), but all must be one \(N,\)"),
         ({"id": [1, 2], "x": [[1, 2], [3, 4]]}, r"its arrays have shapes \(2,\), \(2, 2\), but all must be one \(N,\)"),
         ({"id": 1, "x": 2}, r"its arrays have shapes \(\), but all must be one \(N,\)"),
@@ -286,15 +314,59 @@ def test_arrays_that_are_no_columns_are_skipped(tmp_path: Path, arrays: dict[str
 @pytest.mark.parametrize("values", [np.array([1j, 2]), np.array(["2020-01-01", "2020-01-02"], "datetime64[D]")])
 def test_numbers_of_other_kinds_are_skipped(tmp_path: Path, values: np.ndarray) -> None:
     np.savez(tmp_path / "t.npz", id=["a", "a"], x=values)
-    with pytest.raises(DataError, match=r"points are (complex128|object)"):
+    with pytest.raises(DataError, match=r"t\.npz:a: row 1 has '.*' for 'x', which must be a finite number"):
         seqdens.load("table", root=tmp_path, real=("x",))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 junk", b"\x80\x04K\x01.", b"junk"])
 def test_files_that_are_no_archive_are_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"t\.npz: "):
+    reason = "it is no NPZ file, or a damaged one: write one with numpy.savez" if content else "it is empty"
+    with pytest.raises(DataError, match=rf"t\.npz: {reason}\."):
         Table(tmp_path, real=("x",)).sources()
+
+
+def test_a_member_of_an_archive_that_is_no_array_is_told(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "t.npz", "w") as archive:
+        for name in ("id", "x"):
+            archive.writestr(name, "text")
+    (reason,) = skipped(Table(tmp_path, real=("x",)))
+    assert reason.startswith("its array 'id' holds objects or is damaged")
+
+
+def test_a_file_that_is_not_there_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.csv does not exist\."):
+        Table(tmp_path / "t.csv", real=("x",)).sources()
+    for options in ({"real": ("x",)}, {}):
+        with pytest.raises(DataError, match=r"t\.csv: it is empty, or its first line is\."):
+            table(tmp_path / "t.csv", "", **options).sources()
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [("id,x\na,1\n\xe4,2\n", 3), ("id,gr\xf6\xdfe,x\na,1,2\n", 1), ("id,x\n" * 9000 + "\xe4", 9001)],
+)
+def test_another_encoding_is_refused_unless_it_is_named(tmp_path: Path, content: str, line: int) -> None:
+    (tmp_path / "t.csv").write_bytes(content.encode("latin-1"))
+    wanted = rf"t\.csv: line {line} is not UTF-8; name the file's encoding, such as --set dataset\.encoding=latin-1\."
+    with pytest.raises(DataError, match=wanted):
+        seqdens.load("table", root=tmp_path, real=("x",))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8"])
+def test_ids_of_any_encoding_stay_apart(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_text("id,x\n\xe4,1\n\xf6,2\n", encoding=encoding)
+    assert points(Table(tmp_path, real=("x",), encoding=encoding)) == {"\xe4": [[1]], "\xf6": [[2]]}
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.npz"])
+def test_y_that_points_up_is_turned_down(tmp_path: Path, name: str) -> None:
+    (tmp_path / "t.csv").write_text("id,x,y\na,1,2\na,3,-4\na,5,\n")
+    np.savez(tmp_path / "t.npz", id=["a"] * 3, x=[1, 3, 5], y=[2, -4, np.nan])
+    (record,) = items(Table(tmp_path / name, difference=("x", "y"), y="up"))
+    np.testing.assert_array_equal(record.points, [[1, -2], [3, 4], [5, np.nan]])
+    with pytest.raises(UsageError, match=r"'y' of table is 'up', but .* none is named 'y'"):
+        Table(tmp_path / name, real=("x",), y="up")
 
 
 @pytest.mark.parametrize(("at", "byte"), [(10, 99), (8, 1)])

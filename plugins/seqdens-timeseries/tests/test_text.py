@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from seqdens_timeseries import text
 from seqdens_timeseries.text import Text, page, samples_drawn, texts_of
 
@@ -14,6 +15,7 @@ import seqdens
 from seqdens import Column, DataError, Record, Skipped, UsageError
 from seqdens.testing import DatasetContract
 
+HEADER = "record,step,byte category 256"
 LINES = "".join(f"Line {number} of a text, naïve and short.\n" for number in range(200))
 
 
@@ -90,7 +92,12 @@ def test_it_needs_a_folder() -> None:
         Text()
 
 
-def test_samples_are_written_as_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.txt does not exist\."):
+        Text(tmp_path / "none.txt").sources()
+
+
+def test_samples_are_written_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [(0, "hé"), (1, "a\nb"), (2, "")]
     lines = [
         f"{record},{step},{byte}" for record, said in rows for step, byte in enumerate(said.encode() or b"\xff", 1)
@@ -101,6 +108,7 @@ def test_samples_are_written_as_text(tmp_path: Path) -> None:
     samples_drawn(run, [tmp_path / "samples.csv"])
     expected = "----- sample 1 -----\nhé\n----- sample 2 -----\na\nb\n----- sample 3 -----\n\ufffd\n"
     assert (tmp_path / "samples.txt").read_text(encoding="utf-8") == expected
+    assert capsys.readouterr().out == f"Samples as text: {tmp_path / 'samples.txt'}\n"
 
 
 def test_samples_of_other_data_are_left_alone(tmp_path: Path) -> None:
@@ -114,3 +122,28 @@ def test_the_command_prints_samples(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "seqdens_timeseries.text", str(tmp_path / "drawn.csv")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == page(["Hi", "!"])
+
+
+@pytest.mark.parametrize("content", ["", "a\n", f"{HEADER}\n0,1\n", f"{HEADER}\n0,1,256\n", f"{HEADER}\n0,1,\xe4\n"])
+def test_the_command_says_what_a_file_is_not(tmp_path: Path, content: str) -> None:
+    (tmp_path / "drawn.csv").write_bytes(content.encode("latin-1"))
+    done = CliRunner().invoke(text.main, [str(tmp_path / "drawn.csv")])
+    assert (done.exit_code, done.stdout) == (1, "")
+    expected = "drawn.csv is no CSV file of samples of text, as `seqdens sample --out` writes it.\n"
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "Missing argument 'FILE'"),
+        (["none.csv"], 2, "'none.csv' does not exist"),
+        (["--help"], 0, "Print the samples of text in FILE"),
+    ],
+)
+def test_the_command_says_how_it_is_used(arguments: list[str], code: int, said: str) -> None:
+    done = CliRunner().invoke(text.main, arguments)
+    assert done.exit_code == code
+    assert "Usage: " in done.output
+    assert said in done.output

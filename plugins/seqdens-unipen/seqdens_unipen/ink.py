@@ -23,6 +23,8 @@ COLUMNS = (
 )
 LARGEST = 2**31  # of a coordinate, so that whole numbers stay exact
 
+SHARES = "about 80 % train, 10 % valid, 10 % test"
+
 Split = Literal["train", "valid", "test"]
 
 

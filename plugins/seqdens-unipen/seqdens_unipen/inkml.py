@@ -21,7 +21,17 @@ import numpy as np
 from lxml import etree
 
 from seqdens import Dataset, Record, Skipped, Source, UsageError
-from seqdens_unipen.ink import COLUMNS, LARGEST, check_choice, files_below, hashed_split, number, points_of, quoted
+from seqdens_unipen.ink import (
+    COLUMNS,
+    LARGEST,
+    SHARES,
+    check_choice,
+    files_below,
+    hashed_split,
+    number,
+    points_of,
+    quoted,
+)
 
 SplitBy = Literal["writer", "record"]
 
@@ -74,6 +84,8 @@ class InkML(Dataset):
         check_choice("inkml", "split", split, get_args(SplitBy))
         self.root = Path(root)
         self.split, self.seed = split, seed
+        by = "record" if split == "record" else "writer, or of the file where none is named"
+        self.notes = (f"split by a hash of the {by}: {SHARES}",)
 
     def sources(self) -> list[Source]:
         """One source a file, by name; raises `DataError` where there are none."""

@@ -29,7 +29,17 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from seqdens import DataError, Dataset, Record, Skipped, Source, UsageError
-from seqdens_unipen.ink import COLUMNS, Split, check_choice, files_below, hashed_split, number, points_of, quoted
+from seqdens_unipen.ink import (
+    COLUMNS,
+    SHARES,
+    Split,
+    check_choice,
+    files_below,
+    hashed_split,
+    number,
+    points_of,
+    quoted,
+)
 
 Direction = Literal["auto", "up", "down"]
 SplitBy = Literal["writer", "segment"]
@@ -86,6 +96,7 @@ class Unipen(Dataset):
         check_choice("unipen", "split", split, get_args(SplitBy))
         self.root = Path(root)
         self.level, self.y, self.split, self.seed = level, y, split, seed
+        self.notes = (f"split by a hash of the {split}: {SHARES}; of files *.tra none is test, files *.tes all are",)
 
     def sources(self) -> list[Source]:
         """One source a file, by name; raises `DataError` where there are none, or some that must be unpacked."""

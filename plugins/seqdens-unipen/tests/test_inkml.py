@@ -309,3 +309,9 @@ def test_anything_is_read_or_skipped_in_a_sentence(
             assert item.reason.isprintable()
         else:
             assert np.isfinite(item.points).all()
+
+
+def test_it_says_how_it_is_split(tmp_path: Path) -> None:
+    shares = "about 80 % train, 10 % valid, 10 % test"
+    assert InkML(tmp_path).notes == (f"split by a hash of the writer, or of the file where none is named: {shares}",)
+    assert InkML(tmp_path, split="record").notes == (f"split by a hash of the record: {shares}",)

@@ -414,3 +414,12 @@ def falls(found: list[Record]) -> float:
     return float(
         np.mean([r.points[r.points[:, 2:].any(axis=1).argmax(), 1] > r.points[0, 1] for r in found if r.label == "7"])
     )
+
+
+def test_it_says_how_it_is_split(tmp_path: Path) -> None:
+    for split in ("writer", "segment"):
+        (note,) = Unipen(tmp_path, split=split).notes
+        assert note == (
+            f"split by a hash of the {split}: about 80 % train, 10 % valid, 10 % test; "
+            "of files *.tra none is test, files *.tes all are"
+        )

@@ -22,13 +22,31 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input  # derivative * y * (1 - y)
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input  # derivative * (1 - y * y)
 
 
 def peephole_lstm(
-    gates: Tensor, weight: Tensor, peepholes: Tensor, h0: Tensor, c0: Tensor, clip: float
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    peepholes: Tensor,
+    bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    clip: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """As `recurrence.peephole_lstm`, with products of `dtype`."""
+    gates = functional.linear(inputs.to(dtype), input_weight.to(dtype), bias.to(dtype))
+    hidden, cells = recurrence(gates, recurrent_weight, peepholes, h0, c0, clip, dtype)
+    return hidden.to(dtype), cells
+
+
+def recurrence(
+    gates: Tensor, weight: Tensor, peepholes: Tensor, h0: Tensor, c0: Tensor, clip: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Hidden and cell states (T, B, H) after each step.
 
@@ -37,16 +55,9 @@ def peephole_lstm(
     clipped to [-clip, clip], and the clipped ones are what travels on: to earlier steps, weights and inputs
     (Graves 2013, section 4). A `clip` of 0 clips nothing.
 
-    States and pointwise operations have the dtype of `weight`; the matrix products of float32 weights are
-    bfloat16 where autocast to it is on. Differentiable once.
+    States and pointwise operations have the dtype of `weight`, the matrix products `dtype`. Differentiable once.
     """
-    return _PeepholeLSTM.apply(gates, weight, peepholes, h0, c0, clip, _product_dtype(weight))
-
-
-def _product_dtype(weight: Tensor) -> torch.dtype:
-    device = weight.device.type
-    reduced = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
-    return torch.bfloat16 if reduced and weight.dtype == torch.float32 else weight.dtype
+    return _PeepholeLSTM.apply(gates, weight, peepholes, h0, c0, clip, dtype)
 
 
 class _PeepholeLSTM(torch.autograd.Function):

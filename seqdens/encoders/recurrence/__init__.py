@@ -1,0 +1,75 @@
+"""A layer of an LSTM with peepholes whose derivatives are clipped at every step, by one of several implementations.
+
+`reference` has the equations and runs wherever torch does; the others compute the same, faster, where they can.
+
+T steps, B sequences, F numbers of an input, H cells.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from seqdens.encoders.recurrence import cpu, reference
+from seqdens.errors import UsageError
+from seqdens.native import CannotCompile
+from seqdens.registry import choices
+
+IMPLEMENTATIONS = ("reference", "cpu")
+
+
+def peephole_lstm(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    peepholes: Tensor,
+    bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    clip: float,
+    implementation: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Hidden and cell states (T, B, H) after each step, for inputs (T, B, F).
+
+    `input_weight` is W (4H, F), `recurrent_weight` U (4H, H), `peepholes` (3, H), `bias` b (4H,) of the equations in
+    `reference`; `h0` and `c0` (B, H) are the state before the first step. Derivatives of the pre-activations are
+    clipped to [-clip, clip], by a `clip` of 0 not at all. Where autocast to bfloat16 is on, products of float32
+    weights are bfloat16, and so are the hidden states; cell states and pointwise operations have the dtype of the
+    weights. Differentiable once. Raises `UsageError` where the implementation asked for cannot do this here.
+    """
+    dtype = product_dtype(recurrent_weight)
+    module = {"reference": reference, "cpu": cpu}[choose(implementation, recurrent_weight, dtype)]
+    return module.peephole_lstm(inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0, clip, dtype)
+
+
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """bfloat16 where autocast to it is on and the weights are float32, else theirs."""
+    device = weight.device.type
+    reduced = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+    return torch.bfloat16 if reduced and weight.dtype == torch.float32 else weight.dtype
+
+
+def choose(implementation: str, weight: Tensor, dtype: torch.dtype) -> str:
+    """The name of the implementation for weights like `weight` and products of `dtype`; "auto" is the fastest."""
+    if implementation == "reference":
+        return implementation
+    if implementation not in ("auto", *IMPLEMENTATIONS):
+        known = choices(implementation, ("auto", *IMPLEMENTATIONS))
+        raise UsageError(f"there is no recurrence {implementation!r}; {known}")
+    try:
+        obstacle = cpu.obstacle(weight, dtype)
+    except CannotCompile as error:
+        obstacle = str(error)
+        if implementation == "auto":
+            _warn(obstacle)
+    if obstacle and implementation == "cpu":
+        raise UsageError(f"recurrence 'cpu' cannot be used: {obstacle}")
+    return "reference" if obstacle else "cpu"
+
+
+@cache
+def _warn(obstacle: str) -> None:
+    warnings.warn(f"The LSTM runs as plain torch operations, several times slower: {obstacle}", stacklevel=2)

@@ -1,0 +1,71 @@
+"""C++ of the package, compiled for this machine when it is first wanted, and kept in the user's cache folder.
+
+Nothing is compiled when seqdens is installed, so that one wheel is for every machine, and each gets the vector
+instructions it has. Where there is no compiler, whoever asks is told, and has something slower to fall back on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+from seqdens.errors import SeqdensError
+from seqdens.files import replacing
+
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC", "-w")
+
+
+class CannotCompile(SeqdensError):
+    """There is no compiler, or it does not compile this."""
+
+
+def load(source: Path) -> ctypes.CDLL:
+    """The library that `source` compiles to; raises `CannotCompile` with the reason, found out once a process."""
+    found = _attempt(source)
+    if isinstance(found, str):
+        raise CannotCompile(found)
+    return found
+
+
+@cache
+def _attempt(source: Path) -> ctypes.CDLL | str:
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+    if compiler is None:
+        return f"there is no C++ compiler to compile {source.name}; install g++, or set CXX."
+    try:
+        library = _library(source, compiler)
+        if not library.exists():
+            with replacing(library) as temporary:
+                command = [*compiler.split(), *FLAGS, "-o", str(temporary), str(source)]
+                subprocess.run(command, check=True, capture_output=True, text=True)
+        return ctypes.CDLL(str(library))
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if "error" in line] or error.stderr.splitlines()
+        return f"{compiler} does not compile {source.name}: {lines[0] if lines else error}."
+    except (OSError, SeqdensError) as error:
+        return f"{source.name} cannot be compiled or loaded: {error}."
+
+
+def _library(source: Path, compiler: str) -> Path:
+    """Where the library of this source, compiler and processor is kept."""
+    version = subprocess.run([*compiler.split(), "--version"], check=True, capture_output=True, text=True).stdout
+    made_of = (source.read_text(encoding="utf-8"), version, " ".join(FLAGS), platform.machine(), _processor())
+    digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
+    return Path(platformdirs.user_cache_dir("seqdens")) / "native" / f"{source.stem}-{digest}.so"
+
+
+def _processor() -> str:
+    """What tells processors of different instructions apart: a home may be shared between machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
