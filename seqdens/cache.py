@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO, Literal, NamedTuple, overload
 
 import h5py
 import numpy as np
@@ -92,8 +92,9 @@ class Strings(Sequence[str]):
 class Prepared:
     """A prepared data set, memory-mapped: opening takes milliseconds and memory is what is touched.
 
-    `mean` and `std` (R,) are float64 statistics of the training offsets in raw units; `starts` (n + 1,) says
-    where a record's offsets begin. Raises `DataError` for a file that is cut short or is no such cache.
+    `mean` and `std` (R,) are float64 statistics of the training offsets in raw units, 0 and 1 where there are none;
+    `starts` (n + 1,) says where a record's offsets begin. Raises `DataError` for a file that is cut short or is no such
+    cache.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -159,11 +160,18 @@ class Prepared:
         """How many offsets each of these records has."""
         return self.starts[records + 1] - self.starts[records]
 
-    def split(self, name: Split) -> np.ndarray:
-        """Indices of the records of a split, ascending; raises `UsageError` for another name."""
+    def split(self, name: Split | Literal["all"]) -> np.ndarray:
+        """Indices of the records of a split, or of all, ascending; raises `UsageError` for another name."""
+        if name == "all":
+            return np.arange(len(self))
         if name not in SPLITS:
-            raise UsageError(f"there is no split {name!r}; {choices(name, SPLITS)}")
+            raise UsageError(f"there is no split {name!r}; {choices(name, (*SPLITS, 'all'))}")
         return np.flatnonzero(self.splits == SPLITS.index(name))
+
+    def check_trainable(self) -> None:
+        """Raises `DataError` where there are no training records."""
+        if not len(self.split("train")):
+            raise DataError(f"{self.provenance.dataset} has no training records among {len(self)}.")
 
     def offsets(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Record `index` as float32 (T, D) in raw units; NaN where a real value is missing."""
@@ -181,7 +189,7 @@ def write(
 ) -> Prepared:
     """Write offsets (records whose `points` are offsets already) under `path`, replacing it only when complete.
 
-    Raises `DataError` where no training record came, or more than the share `max_skipped` was skipped, and
+    Raises `DataError` where no record came, or more than the share `max_skipped` was skipped, and
     for a place that cannot be written; what stood at `path` before then stays.
     """
     columns = [Column(*column) for column in json.loads(provenance.columns)]
@@ -189,8 +197,8 @@ def write(
         for item in items:
             spool.add(item)
         check_skipped(provenance.dataset, len(spool.splits), spool.skipped, max_skipped)
-        if SPLITS.index("train") not in spool.splits:
-            raise DataError(f"{provenance.dataset} has no training records among {len(spool.splits)}.")
+        if not spool.splits:
+            raise DataError(f"{provenance.dataset} has no records.")
         with _create(temporary) as file:
             file.attrs.update({name: _stored(value) for name, value in provenance._asdict().items()})
             file.attrs["format"] = _stored(FORMAT)

@@ -18,7 +18,7 @@ def clip_derivative(x: Tensor, limit: float) -> Tensor:
     """
     if not limit >= 0:
         raise UsageError(f"a clipping limit is {limit}, but must be positive, or 0 for no clipping.")
-    return _ClipDerivative.apply(x, limit) if limit else x
+    return _ClipDerivative.apply(x, limit) if limit and x.requires_grad else x
 
 
 class _ClipDerivative(torch.autograd.Function):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from seqdens.datasets.base import SPLITS, Split
 from seqdens.errors import DataError, UsageError
 from seqdens.model import Loss, SequenceModel
 from seqdens.sampling import evaluating
+
+Part = Split | Literal["all"]
 
 AT_FLOOR = 1.01  # times the sigma floor
 
@@ -65,10 +68,12 @@ def evaluate(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """What a model makes of one split of a data set, over whole records, in nats unless bits are said.
+    """What a model makes of one split of a data set, or of all of it, over whole records, in nats unless bits are said.
 
-    `mean` and `std` (R,), of the model's scaling, are what the normalised units mean. `bits_per_point` is an upper
-    bound on the loss of the whole numbers that the data hold, exact without real columns, None where they hold others.
+    `mean` and `std` (R,), of the model's scaling, are what the normalised units of the `real_columns` mean; `observed`
+    (R,) is at which share of the points they have a value, since a missing one adds nothing. `bits_per_point` is an
+    upper bound on the loss of the whole numbers that the data hold, exact without real columns, None where they hold
+    others.
     `sse_per_point` are squared errors, summed over the real columns (none: empty) in normalised units, of each
     prediction that the distribution offers. `share_at_floor` is the share of points whose most responsible component
     has in some real column a standard deviation of at most `floor` (R,), normalised: 1.01 times the head's sigma_floor
@@ -78,11 +83,13 @@ class Measures:
 
     dataset: str
     synthetic: bool
-    split: Split
+    split: Part
     record_name: str  # what one record is called
     records: int
     points: int
     points_per_record: float
+    real_columns: tuple[str, ...]
+    observed: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     exact: bool  # False: every loss is an upper bound
@@ -101,12 +108,12 @@ class Measures:
 def measure(
     model: SequenceModel,
     data: Prepared,
-    split: Split = "valid",
+    split: Part = "valid",
     *,
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measures:
-    """What `model`, on its device and in evaluation mode, makes of a split of `data`.
+    """What `model`, on its device and in evaluation mode, makes of a split of `data`, or of "all" its records.
 
     The same numbers whatever the batch size, but for rounding. `progress` is told of records done and of all.
     Raises `UsageError` where the columns are not the model's or the split is empty, `DataError` where the loss is
@@ -136,14 +143,16 @@ class _Meter:
     """Sums over batches of all that `Measures` holds."""
 
     def __init__(self, model: SequenceModel, integer: bool) -> None:
-        self.model, self.integer = model, integer
+        self.model = model
         self.real = [index for index, column in enumerate(model.columns) if column.kind == "real"]
+        self.integer = integer or not self.real
         self.scale = model.scale[self.real]
         self.floor = torch.full_like(self.scale, AT_FLOOR * model.head.sigma_floor)
         if integer:
             self.floor = self.floor.maximum(1 / self.scale)
         self.likelihood = Likelihood()
         self.log_scale = self.dequantised = 0.0  # nats
+        self.observed = np.zeros(len(self.real))  # points
         self.squares: dict[str, float] = {}
         self.at_floor: float | None = None
 
@@ -152,6 +161,7 @@ class _Meter:
         distribution = self.model.predict(batch)
         self.likelihood.add(Loss.of(distribution, targets, valid), batch)
         self.log_scale += _total(self.model.log_scale(batch))
+        self.observed += (~targets.isnan() & valid.unsqueeze(-1))[..., self.real].sum((0, 1)).cpu().numpy()
         if self.integer:
             noisy = targets.clone()
             noisy[..., self.real] += dequantisation(batch, len(self.real)).to(targets) / self.scale
@@ -163,11 +173,12 @@ class _Meter:
         if sigmas is not None and self.floor.any():
             self.at_floor = (self.at_floor or 0.0) + _total((sigmas <= self.floor).any(-1) & valid)
 
-    def read(self, data: Prepared, split: Split) -> Measures:
+    def read(self, data: Prepared, split: Part) -> Measures:
         nats, points, records = self.likelihood.nats, self.likelihood.points, self.likelihood.records
         if not math.isfinite(nats + self.dequantised):
+            part = "all records" if split == "all" else f"the {split} split"
             raise DataError(
-                f"the loss of the {split} split of {data.provenance.dataset} is {nats}, {self.dequantised} with noise: "
+                f"the loss of {part} of {data.provenance.dataset} is {nats}, {self.dequantised} with noise: "
                 "the weights are not of use; train again with a lower training.learning_rate."
             )
         terms = self.likelihood.terms
@@ -179,6 +190,8 @@ class _Meter:
             records=records,
             points=points,
             points_per_record=points / records,
+            real_columns=tuple(self.model.columns[index].name for index in self.real),
+            observed=tuple((self.observed / points).tolist()),
             mean=tuple(self.model.mean),
             std=tuple(self.model.std),
             exact=self.model.exact,

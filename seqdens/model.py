@@ -120,6 +120,8 @@ class SequenceModel(nn.Module):
 
     def inputs(self, points: Tensor) -> Tensor:
         """What the encoder sees (..., F) of normalised points (..., D): one-hot categories, a missing value as 0."""
+        if all(column.kind != "category" for column in self.columns):
+            return points.nan_to_num()
         parts = []
         for index, column in enumerate(self.columns):
             values = points[..., index]

@@ -32,7 +32,7 @@ _BAR = (1.01, 0.0, 0.014, 1.0)  # where the colour bar stands, beside axes of un
 
 
 def plot_density(path: str | Path, model: SequenceModel, batch: Batch, title: str = "") -> Path:
-    """Plot where the pen was predicted to go along the one record of a batch, as in Graves (2013), Fig. 10 above.
+    """Plot where the next point was predicted along the one record of a batch, as in Graves (2013), Fig. 10 above.
 
     Raises what `density_map` raises, `UsageError` for another suffix, `DataError` for ink that is not finite.
     """
@@ -46,9 +46,10 @@ def plot_density(path: str | Path, model: SequenceModel, batch: Batch, title: st
     rows, columns = densities.values.shape
     figure = _figure(min(0.87 * _WIDTH * rows / columns, _TALLEST) + 1.4, title)
     axes = figure.add_subplot(xlabel="x, raw units", ylabel="y, raw units")
+    position, path_drawn = ("pen position", "ink") if _has_pen(model) else ("position", "record itself")
     axes.set_title(
-        "Colour: the densities, per squared raw unit, of each next pen position given those before it, "
-        "added up over the steps; logarithmic. Blue: the ink.",
+        f"Colour: the densities, per squared raw unit, of each next {position} given those before it, "
+        f"added up over the steps; logarithmic. Blue: the {path_drawn}.",
         **_CAPTION,
     )
     highest = float(np.quantile(densities.values, 0.9995))
@@ -72,7 +73,8 @@ def plot_mixture(path: str | Path, model: SequenceModel, batch: Batch, title: st
     steps, components = weights.shape
     figure = _figure(4.4, title)
     above, axes = figure.subplots(2, height_ratios=(2, 3), sharex=True)
-    above.set_title("Above: the pen's height. Below: the mixture that predicts where it is at each step.", **_CAPTION)
+    height, what = ("the pen's height", "where it is") if _has_pen(model) else ("y", "the record")
+    above.set_title(f"Above: {height}. Below: the mixture that predicts {what} at each step.", **_CAPTION)
     above.set_ylabel("y, raw units")
     first = 0
     for stroke in strokes(batch.points[0].cpu().numpy(), model.columns):
@@ -104,6 +106,10 @@ def mixture_weights(model: SequenceModel, batch: Batch) -> np.ndarray:
             f"the head {model.components['head'].name!r} predicts no mixture, so there are no weights to plot."
         )
     return np.asarray(weights[0].cpu())
+
+
+def _has_pen(model: SequenceModel) -> bool:
+    return any(column.role == "stroke_end" for column in model.columns)
 
 
 def _figure(height: float, title: str) -> Figure:

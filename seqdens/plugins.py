@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from email import message_from_string
 from email.message import Message
 from functools import lru_cache, partial
@@ -83,6 +84,12 @@ def load_listener(provider: Provider) -> PluginManager:
     except Exception as error:
         reason = str(error) if isinstance(error, UsageError) else one_line(error)
         raise SeqdensError(f"{provider.name!r} of hooks ({provider.owner}) cannot listen to runs: {reason}") from error
+
+
+def events_heard(provider: Provider) -> list[str]:
+    """The run events that `provider`'s listener is told of; raises what `load_listener` raises."""
+    manager = load_listener(provider)
+    return [name for name, caller in vars(manager.hook).items() if caller.get_hookimpls()]
 
 
 def fault_of(listener: object) -> str:
@@ -166,7 +173,10 @@ def _scan(path: tuple[str, ...], chosen: str | None) -> tuple[list[Provider], li
     infos = _metadata_folders(path)
     wanted = {_normalised(name) for name in (infos if chosen is None else chosen.split(","))} - {""}
     missing = sorted(wanted - set(infos))
-    failures = [Failure("", f"SEQDENS_PLUGINS names {name!r}, which is not installed.") for name in missing]
+    failures = [
+        Failure("", f"SEQDENS_PLUGINS names {name!r}, which is not installed{_nearest(name, infos)}")
+        for name in missing
+    ]
     providers = []
     for name in sorted(wanted & set(infos) - {"seqdens"}):
         owner = f"{name} {infos[name].stem.partition('-')[2] or '(version unknown)'}"
@@ -186,6 +196,14 @@ def _scan(path: tuple[str, ...], chosen: str | None) -> tuple[list[Provider], li
             except UsageError as error:
                 failures.append(Failure(group if group in GROUPS else "", str(error)))
     return providers, failures
+
+
+def _nearest(name: str, installed: Iterable[str]) -> str:
+    """The end of a sentence: the package that is perhaps meant, with or without the usual beginning of its name."""
+    for wanted in (f"seqdens-{name.removeprefix('seqdens-')}", name):
+        if near := get_close_matches(wanted, installed, n=1, cutoff=0.8):
+            return f"; did you mean {near[0]!r}?"
+    return "."
 
 
 def _metadata_folders(path: Iterable[str]) -> dict[str, Path]:

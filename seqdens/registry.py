@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -27,8 +28,17 @@ class Option(NamedTuple):
     default: Any
 
     def describe_type(self) -> str:
-        """The type as a user would write it: `int`, `"a" | "b"`, `float | None`, `int >= 1`."""
+        """The type as a user would write it: `int >= 1`, `"a" | "b"`, `[str, ...] | None`, `{NAME = int, ...}`."""
         return _describe_type(self.annotation)
+
+    def example(self, value: Any = None) -> str:
+        """How a list or a table, of `value` where that fits, is written on the command line; empty for other types.
+
+        >>> print(Option("words", tuple[str, ...], ()).example("apple"))
+        'words=["apple"]'
+        """
+        written = _example(self.annotation, value)
+        return f"'{self.name}={written}'" if written.startswith(("[", "{")) else ""
 
     def check(self, value: Any) -> Any:
         """`value` as the annotated type (an int for a float, a text for a path, a list for a tuple).
@@ -51,11 +61,30 @@ def _describe_type(annotation: Any) -> str:
         return " | ".join(json.dumps(value) for value in parts)
     if origin in (Union, UnionType):
         return " | ".join(_describe_type(part) for part in parts)
-    if origin is tuple and parts[1:] == (...,):
-        return f"[{_describe_type(parts[0])}, ...]"
+    if origin in (tuple, list):
+        inner = ", ".join("..." if part is ... else _describe_type(part) for part in parts)
+        return f"[{inner}, ...]" if origin is list else f"[{inner}]"
+    if origin is dict:
+        return f"{{NAME = {_describe_type(parts[1])}, ...}}"
     if annotation is NoneType:
         return "None"
     return annotation.__name__ if isinstance(annotation, type) and not parts else str(annotation)
+
+
+def _example(annotation: Any, value: Any) -> str:
+    """A value of that type in TOML, with the text `value` in it if it is one; empty where none is known."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    text = value if isinstance(value, str) and re.fullmatch(r"[\w-]+", value) else ""
+    if origin is Annotated:
+        return _example(parts[0], value)
+    if origin in (Union, UnionType):
+        return next(filter(None, (_example(part, value) for part in parts)), "")
+    if origin in (tuple, list):
+        return f"[{', '.join(_example(part, value) for part in parts if part is not ...)}]"
+    if origin is dict:
+        return f"{{{text or 'name'} = {_example(parts[1], '')}}}"
+    known = {str: json.dumps(text or "text"), int: "5", float: "0.5", bool: "true"}
+    return json.dumps(parts[0]) if origin is Literal else known.get(annotation, "")
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
@@ -95,8 +124,13 @@ def check_options(owner: str, options: Mapping[str, Option], given: Mapping[str,
         try:
             checked[name] = option.check(value)
         except (ValueError, TypeError) as error:
+            import msgspec
+
+            example = option.example(value)
+            written = f", such as, on the command line, {example}" if example else ""
+            reason = "" if example or isinstance(error, msgspec.ValidationError) else f" ({error})"
             raise UsageError(
-                f"option {name!r} of {owner} is {value!r}, but must be {option.describe_type()} ({error})."
+                f"option {name!r} of {owner} is {value!r}, but must be {option.describe_type()}{written}{reason}."
             ) from None
     return checked
 

@@ -206,6 +206,15 @@ def test_show_gives_an_experiment_as_toml_and_a_command_as_its_help(use: Use) ->
     assert call("show", "greet").stdout.endswith("\nGreet somebody.\n")
 
 
+def test_show_gives_the_events_of_a_hook(use: Use) -> None:
+    use("seqdens-good")
+    title, events = call("show", "recorder").stdout.splitlines()
+    assert title.startswith("recorder (hooks, seqdens-good 1.2, seqdens_good:")
+    assert events.startswith("  listens to ")
+    assert "epoch_finished" in events
+    assert "did you mean 'recorder'?" in call("show", "recoder").stderr
+
+
 def test_show_gives_every_kind_that_has_the_name(use: Use) -> None:
     use("seqdens-good")
     command("good", lambda: None)

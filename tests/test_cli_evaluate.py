@@ -1,6 +1,7 @@
 """`seqdens evaluate`: the table, the JSON, and one sentence for what cannot be measured."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +15,8 @@ from click.testing import CliRunner, Result
 import seqdens
 from seqdens.cli import cli
 from seqdens.cli import evaluate as evaluate_module
-from seqdens.datasets.base import STROKE_END, X
+from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X
+from seqdens.heads.base import Distribution, Head
 from seqdens.model import SequenceModel
 from seqdens.static import static_gaussian
 from seqdens.training.run_folder import Run
@@ -63,7 +65,8 @@ def test_table_and_json_hold_what_the_library_measures(runs: list[Path]) -> None
             "lines": f"{one['records']:,}",
             "points": f"{one['points']:,}",
             "points per line": f"{one['points_per_record']:.1f}",
-            "mean, raw units": ", ".join(f"{value:.4g}" for value in one["mean"]),
+            "x: mean, std (raw)": f"{one['mean'][0]:.4g}, {one['std'][0]:.4g}",
+            "y: mean, std (raw)": f"{one['mean'][1]:.4g}, {one['std'][1]:.4g}",
             "nats per line": f"{one['nats_per_record']:+.2f}",
             "stroke_end per line": f"{one['terms_nats_per_record']['stroke_end']:+.2f}",
             "nats per point": f"{one['nats_per_point']:+.3f}",
@@ -71,7 +74,6 @@ def test_table_and_json_hold_what_the_library_measures(runs: list[Path]) -> None
             "nats per point, raw units": f"{one['raw_nats_per_point']:+.3f}",
             "bits per point, at most": f"{one['bits_per_point']:.3f}",
             "SSE per point, mean": f"{one['sse_per_point']['mean']:.3f}",
-            "SSE per point, heaviest": f"{one['sse_per_point']['heaviest']:.3f}",
             "points at the sigma floor": f"{one['share_at_floor']:.2%}",
         }
         for label, value in written.items():
@@ -85,7 +87,8 @@ def test_notes_say_what_the_numbers_depend_on(runs: list[Path]) -> None:
         assert "Losses are negative log-likelihoods, lower is better" in said
         assert "an upper bound, by noise" in said
         assert "Sigma floor of hershey: standard deviations of at most" in said
-        assert "Not all columns" not in said
+        assert "Not all models" not in said
+        assert "Missing values" not in said
         assert "learnt from" not in said
     assert "hershey (synthetic)" in table.stdout
     assert "hershey (synthetic): 40 lines" in table.stderr
@@ -98,8 +101,8 @@ def test_other_data_than_learnt_from_are_said(runs: list[Path]) -> None:
     done = evaluate("other.safetensors", runs[1], "--dataset", "hershey", "--set", "lines=30")
     assert "other.safetensors: learnt from iamondb, measured with hershey." in done.stdout
     assert "two: learnt from" not in done.stdout
-    assert "Not all columns are of the same data." not in done.stdout
-    assert "Not all columns have the same units: compare raw units or bits." in done.stdout
+    assert "Not all models are measured with the same data." not in done.stdout
+    assert "Not all models have the same units: compare raw units or bits." in done.stdout
 
 
 def test_a_bound_is_said_to_be_one(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +125,7 @@ def test_each_run_has_its_own_data_and_each_data_set_its_static_gaussian(runs: l
     assert [one["split"] for one in found] == ["train"] * 4
     counts = [len(seqdens.load(**DATA | {"lines": lines}).split("train")) for lines in (40, 20)]  # type: ignore[arg-type]
     assert [one["records"] for one in found] == counts * 2
-    assert "Not all columns are of the same data." in done.stderr
+    assert "Not all models are measured with the same data." in done.stderr
 
 
 @pytest.fixture
@@ -143,6 +146,111 @@ def test_what_only_one_model_has_is_left_out_of_the_other(runs: list[Path], plai
     shown = cells(evaluate(runs[0], plain).stdout)
     assert shown["bits per point, at most"][1] == "-"
     assert shown["records"] == ["2", "4"]
+    assert shown["y: mean, std (raw)"][1] == "-"
+
+
+def test_models_of_different_columns_do_not_compare(runs: list[Path], plain: Path) -> None:
+    done = evaluate(plain, runs[0])
+    assert "The models predict different columns, so their losses do not compare." in done.stdout
+    assert "Not all models" not in done.stdout
+
+
+def test_the_terms_of_all_models_stand_together(
+    runs: list[Path], make: Callable[..., Any], small: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = {"first": make((X, STROKE_END)), "second": make((Column("p", "real"), SEQUENCE_END))}
+    serve(monkeypatch, prepared)
+    for name, data in prepared.items():
+        run = Run(Path(name), {"dataset": {"name": name}})
+        run.start()
+        small(data).save(run.best)
+    labels = list(cells(evaluate("first", "second").stdout))
+    per_record = ["nats per record", "real per record", "stroke_end per record", "sequence_end per record"]
+    per_point = [label.replace("record", "point") for label in per_record]
+    start = labels.index("nats per record")
+    assert labels[start : start + 9] == [*per_record, *per_point, "nats per point, raw units"]
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, prepared: dict[str, Any]) -> None:
+    """Has these be the data sets of their names."""
+    prepare = evaluate_module.prepare_part
+    monkeypatch.setattr(
+        evaluate_module, "prepare_part", lambda part, cache: prepared.get(part["name"]) or prepare(part, cache)
+    )
+
+
+class Symbols(Head):
+    """Every category as likely as any other."""
+
+    noise_size = 1
+
+    def forward(self, features: Any) -> Any:
+        return Uniform(self.columns[0].size)
+
+
+class Uniform(Distribution):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def terms(self, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"letter": torch.full(targets.shape[:2], -math.log(self.size))}
+
+    def sample(self, noise: torch.Tensor, bias: float = 0.0) -> torch.Tensor:
+        return (noise * self.size).floor()
+
+    def mean(self) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def test_of_text_nothing_is_said_that_does_not_apply(
+    make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seqdens.register("heads", "symbols", Symbols)
+    data = make((Column("letter", "category", 8),))
+    serve(monkeypatch, {"letters": data})
+    run = Run(Path("letters"), {"dataset": {"name": "letters"}})
+    run.start()
+    SequenceModel.for_data(data, seqdens.encoder("memoryless"), seqdens.head("symbols")).save(run.best)
+    done = evaluate("letters", "--static")
+    shown = cells(done.stdout)
+    assert shown["bits per point"][0] == "3.000"
+    assert "letter per point" in shown
+    assert done.stdout.splitlines()[-1] == "Losses are negative log-likelihoods, lower is better."
+    assert not any("raw" in label or "real" in label for label in shown)
+
+
+def test_the_models_are_measured_where_there_is_no_static_gaussian(
+    runs: list[Path], plain: Path, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, {"plain": make((X, STROKE_END), test=5)})
+    done = evaluate(plain, "--static", "--split", "test")
+    assert done.exit_code == 0, done.output
+    assert cells(done.stdout)["records"] == ["5"]
+    assert "No static Gaussian for made: made has no training records among 5." in done.stdout
+
+
+def test_all_records_of_other_files_are_measured(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("run"), {"dataset": {"name": "plain", "root": str(tmp_path / "old.csv")}})
+    run.start()
+    serve(monkeypatch, {"plain": make((X, STROKE_END), train=7, valid=2, test=3)})
+    small(make((X, STROKE_END))).save(run.best)
+    said = "All records are measured: --data names other files than the run's; --split takes a part."
+    for options, split, count in (
+        (["--data", "new.csv"], "all", "12"),
+        (["--set", "root=new.csv"], "all", "12"),
+        (["--data", "new.csv", "--split", "test"], "test", "3"),
+        (["--data", "old.csv"], "valid", "2"),
+        (["--split", "all"], "all", "12"),
+        ([], "valid", "2"),
+    ):
+        done = evaluate("run", *options)
+        shown = cells(done.stdout)
+        assert (shown["split"], shown["records"]) == ([split], [count]), done.output
+        assert (said in done.stdout) == (split == "all" and len(options) == 2 and "all" not in options)
 
 
 def test_an_empty_split_is_said(runs: list[Path], plain: Path) -> None:
@@ -158,7 +266,7 @@ def test_an_empty_split_is_said(runs: list[Path], plain: Path) -> None:
         (["nowhere"], 1, "there are no weights at nowhere"),
         (["one", "nowhere"], 1, "there are no weights at nowhere"),
         (["one/config.toml"], 1, "one/config.toml is no seqdens model"),
-        (["one", "--split", "validation"], 2, "'validation' is not one of 'train', 'valid', 'test'"),
+        (["one", "--split", "validation"], 2, "'validation' is not one of 'train', 'valid', 'test', 'all'"),
         (["one", "--device", "abacus"], 2, "device 'abacus' is not available"),
         (["one", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
         (["one", "--dataset", "hersey"], 2, "did you mean 'hershey'"),

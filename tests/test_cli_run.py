@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,36 @@ def test_a_folder_with_a_run_is_refused_unless_it_is_meant(here: Path) -> None:
     assert epochs_of(here / "out") == [1]
 
 
+def test_resuming_where_there_is_no_folder_is_refused(here: Path) -> None:
+    assert_refused(
+        run("--resume"), 2, "there is no run at runs/handwriting-1 to resume; known: none. Leave out --resume"
+    )
+    assert run("--epochs", 1, "--out", "apple").exit_code == 0
+    assert_refused(run("--resume", "--out", "aple"), 2, "no run at aple to resume; did you mean 'apple'? known: apple.")
+    assert [path.name for path in here.iterdir() if path.name != "cache"] == ["apple"]
+
+
+def test_what_else_is_in_the_folder_is_told(here: Path) -> None:
+    (here / "out" / "events").mkdir(parents=True)
+    (here / "out" / "notes.txt").write_text("mine")
+    done = run("--epochs", 1, "--out", "out")
+    assert "loss.png, events/, notes.txt\n" in done.output
+
+
+def test_without_training_records_there_is_no_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seqdens.register("datasets", "no-training", type("Held", (Prices,), {"read": held_out}))
+    refused = run("--dataset", "no-training", "--out", "out", settings=LITTLE[2:])
+    assert_refused(refused, 1, "no-training has no training records among 6.")
+    assert not (here / "out").exists()
+
+
+def held_out(self: Any, source: Source) -> Any:
+    for record in Prices.read(self, source):
+        yield replace(record, split="test")
+
+
 def test_resuming_nothing_starts_and_says_so(here: Path) -> None:
+    (here / "out").mkdir()
     done = run("--out", "out", "--resume", "--epochs", 1)
     assert "There is nothing saved at out to resume; it starts anew." in done.output
     assert {path.name for path in (here / "out").iterdir()} == INK_FILES

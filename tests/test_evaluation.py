@@ -142,6 +142,7 @@ def test_measures_are_those_of_their_definitions(tmp_path: Path, small: Callable
     assert (found.records, found.points) == (6, len(points))
     assert found.points_per_record == found.points / 6
     assert (found.mean, found.std) == (tuple(data.mean), tuple(data.std))
+    assert (found.real_columns, found.observed) == (("y", "x"), (1.0, 1.0))
     assert found.exact
     assert not found.synthetic
     assert found.nats_per_record == pytest.approx(total["nats"] / 6, rel=1e-5)
@@ -174,6 +175,11 @@ def test_raw_units_add_the_logarithm_of_the_scaling(data: Any, small: Callable[.
     assert found.raw_nats_per_point - found.nats_per_point == pytest.approx(np.log(data.std).sum(), rel=1e-5)
 
 
+def near(value: Any, relative: float) -> Any:
+    """What is near `value`, if it is a number or some."""
+    return value if isinstance(value, str) or value == ("y", "x") else pytest.approx(value, rel=relative)
+
+
 def test_neither_batch_size_nor_order_matters(tmp_path: Path, small: Callable[..., Any]) -> None:
     data = whole(tmp_path)
     model = small(data)
@@ -181,11 +187,15 @@ def test_neither_batch_size_nor_order_matters(tmp_path: Path, small: Callable[..
     for batch_size in (2, 5, 100):
         found = asdict(seqdens.measure(model, data, batch_size=batch_size))
         for name, value in expected.items():
-            assert found[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-5)), name
+            assert found[name] == (
+                value if isinstance(value, str) or name == "real_columns" else pytest.approx(value, rel=1e-5)
+            ), name
     other_way = asdict(seqdens.measure(model, whole(tmp_path, reverse=True)))
     for name, value in expected.items():
         if name != "bits_per_point":  # whose noise is that of a record's place
-            assert other_way[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-4)), name
+            assert other_way[name] == (
+                value if isinstance(value, str) or name == "real_columns" else pytest.approx(value, rel=1e-4)
+            ), name
     assert other_way["bits_per_point"] == pytest.approx(expected["bits_per_point"], abs=0.1)
 
 
@@ -213,7 +223,7 @@ def test_bits_are_those_of_noisy_values_and_bound_those_of_whole_numbers(tmp_pat
 
 def test_a_spike_on_a_whole_number_wins_nats_and_no_bits(tmp_path: Path) -> None:
     data = one_column(tmp_path, np.array([0, 1]), valid=np.zeros(20))
-    model = static_gaussian(data)
+    model = SequenceModel.for_data(data, seqdens.encoder("memoryless"), seqdens.head("gmm-bernoulli", components=1))
     where_zero_is = torch.tensor([-1.0])
     cast(GMMBernoulli, model.head).set_gaussian(where_zero_is, torch.full((1, 1), 1e-8), torch.empty(0))
     found = seqdens.measure(model, data)
@@ -280,6 +290,26 @@ class Plain(Distribution):
 
     def mean(self) -> Tensor:
         return self.mixture.mean()
+
+
+def test_all_records_are_measured_of_data_without_training_records_too(
+    make: Callable[..., Any], small: Callable[..., Any]
+) -> None:
+    model = small(make())
+    whole, valid = (seqdens.measure(model, make(test=7, valid=3), split) for split in ("all", "valid"))
+    assert (whole.split, whole.records, valid.records) == ("all", 10, 3)
+    assert whole.mean == tuple(model.mean)
+    one_by_one = [seqdens.measure(model, make(test=7, valid=3), split) for split in ("test", "valid")]
+    assert whole.nats_per_record * 10 == pytest.approx(sum(one.nats_per_record * one.records for one in one_by_one))
+    assert seqdens.measure(model, make(test=3), "all").records == 3
+
+
+def test_the_share_that_is_observed_is_told(tmp_path: Path) -> None:
+    points = np.array([[1, 1, 0], [np.nan, 2, 1], [3, 5, 0], [np.nan, np.nan, 1.0]])
+    about = Provenance.of("gaps", 1, {}, (X, Column("p", "real"), STROKE_END), synthetic=False, sources="")
+    data = write(tmp_path / "gaps.h5", about, [Record("0", points), Record("1", points[:2])])
+    found = seqdens.measure(static_gaussian(data), data, "train")
+    assert (found.points, found.real_columns, found.observed) == (6, ("x", "p"), (3 / 6, 5 / 6))
 
 
 def test_what_cannot_be_measured_is_refused(make: Callable[..., Any], data: Any, small: Callable[..., Any]) -> None:

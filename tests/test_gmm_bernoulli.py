@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seqdens.datasets.base import STROKE_END, Column, X, Y
 from seqdens.errors import DataError, UsageError
+from seqdens.heads import fused
 from seqdens.heads.gmm_bernoulli import GMMBernoulli, MixtureBernoulli, correlate, whiten
 
 XYE = (X, Y, STROKE_END)
@@ -170,10 +171,14 @@ def test_columns_interleave() -> None:
     torch.testing.assert_close(drawn[..., [1, 3, 0]], plain.sample(uniform(1, 6, 5)[..., :4]))
 
 
+@pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("far", [0.1, 1e3])
 @pytest.mark.parametrize("r", [-8.0, 0.0, 8.0])
 @pytest.mark.parametrize("s", [math.log(1e-3), 0.0, math.log(1e3)])
-def test_float32_is_safe_at_extremes(s: float, r: float, far: float) -> None:
+def test_float32_is_safe_at_extremes(
+    s: float, r: float, far: float, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "enabled", enabled)
     outputs = double(1, 8, 4 * 6 + 1) * 0.3
     outputs[..., 12:20] += s
     outputs[..., 20:24] += r

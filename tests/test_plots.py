@@ -10,8 +10,8 @@ from lxml import etree
 from PIL import Image
 from scipy.ndimage import label
 
-from seqdens import density
 import seqdens
+from seqdens import density
 from seqdens.batches import Batch, collate
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.errors import DataError, UsageError
@@ -96,6 +96,15 @@ def test_signatures_are_plotted(make, small, tmp_path):
     data = make((X, Y, STROKE_END, SEQUENCE_END))
     assert plot_density(tmp_path / "density.png", small(data), first(data)).is_file()
     assert plot_mixture(tmp_path / "mixture.png", small(data), first(data)).is_file()
+
+
+@pytest.mark.parametrize(("columns", "pen"), [((X, Y, STROKE_END), True), ((X, Y), False)])
+def test_a_pen_is_spoken_of_where_there_is_one(make, small, tmp_path, columns, pen):
+    data = make(columns)
+    for number, plot in enumerate((plot_density, plot_mixture)):
+        written = " ".join(texts(plot(tmp_path / f"{number}.svg", small(data), first(data))))
+        assert ("pen" in written) == pen
+        assert ("next position" in written or "Above: y." in written) != pen
 
 
 def test_a_head_without_a_mixture_is_named(make, small, tmp_path):

@@ -88,6 +88,13 @@ def test_a_package_asked_for_must_be_there(use: Use) -> None:
     assert find("seqdens.heads") == ([], ["SEQDENS_PLUGINS names 'seqdens-absent', which is not installed."])
 
 
+@pytest.mark.parametrize("given", ["good", "seqdens-god", "seqdens_goood"])
+def test_the_package_that_is_perhaps_meant_is_named(use: Use, given: str) -> None:
+    use(given)
+    (failure,) = find("seqdens.heads")[1]
+    assert failure.endswith("which is not installed; did you mean 'seqdens-good'?")
+
+
 def test_strictly_a_failure_is_raised(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     use("seqdens-malformed")
     monkeypatch.setenv("SEQDENS_STRICT_PLUGINS", "1")

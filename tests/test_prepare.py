@@ -403,11 +403,22 @@ def test_a_killed_process_is_one_sentence(root, folder):
     assert files(folder) == {}
 
 
-def test_without_training_records_there_is_nothing_to_prepare(root, folder):
+def test_without_training_records_data_are_prepared_but_not_for_training(root, folder):
     for path in root.glob("t*.txt"):
         path.unlink()
-    with pytest.raises(DataError, match="numbers has no training records among 2"):
-        prepare(numbers(), root, folder=folder, workers=1)
+    for _ in range(2):
+        data = prepare(numbers(), root, folder=folder, workers=1)
+        assert (len(data), len(data.split("train"))) == (2, 0)
+        assert (data.mean.tolist(), data.std.tolist()) == ([0] * len(data.mean), [1] * len(data.mean))
+        with pytest.raises(DataError, match="numbers has no training records among 2"):
+            data.check_trainable()
+
+
+def test_without_records_there_is_nothing_to_prepare(root, folder):
+    for path in root.glob("*.txt"):
+        path.write_text("broken")
+    with pytest.raises(DataError, match=r"numbers has no records\."):
+        prepare(numbers(), root, folder=folder, workers=1, max_skipped=1.0)
     assert files(folder) == {}
 
 

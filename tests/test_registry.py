@@ -1,5 +1,6 @@
 """Names, owners and options, without any package."""
 
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from seqdens.errors import SeqdensError, UsageError
-from seqdens.registry import Provider, Registry, check_options, choices, options_of
+from seqdens.registry import Option, Provider, Registry, check_options, choices, options_of
 
 
 class Pen:
@@ -85,6 +86,30 @@ def test_options_are_the_keyword_only_arguments_in_order() -> None:
 )
 def test_types_read_as_a_user_would_write_them(name: str, text: str) -> None:
     assert options_of(Pen)[name].describe_type() == text
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "said"),
+    [
+        (tuple[str, ...], "apple", """[str, ...], such as, on the command line, 'ink=["apple"]'."""),
+        (list[float], "a b", "[float, ...], such as, on the command line, 'ink=[0.5]'."),
+        (tuple[int, bool], 3, "[int, bool], such as, on the command line, 'ink=[5, true]'."),
+        (
+            dict[str, int | tuple[str, ...]] | None,
+            "gear",
+            "{NAME = int | [str, ...], ...} | None, such as, on the command line, 'ink={gear = 5}'.",
+        ),
+        (dict[str, Literal["a"]], 3, """{NAME = "a", ...}, such as, on the command line, 'ink={name = "a"}'."""),
+        (int, "five", "int."),
+    ],
+)
+def test_a_list_and_a_table_are_refused_with_an_example(annotation: Any, given: Any, said: str) -> None:
+    option = Option("ink", annotation, None)
+    with pytest.raises(UsageError) as refused:
+        check_options("pen", {"ink": option}, {"ink": given})
+    assert str(refused.value) == f"option 'ink' of pen is {given!r}, but must be {said}"
+    if example := option.example(given):
+        assert option.check(tomllib.loads(example.strip("'"))["ink"])
 
 
 def test_values_are_converted_to_the_annotated_type() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from seqdens.cli.run_data import data_for, dataset_part
+from seqdens.cli.run_data import data_for, dataset_part, from_elsewhere
 from seqdens.errors import DataError, UsageError
 from seqdens.training.run_folder import Run
 
@@ -75,3 +75,23 @@ def test_a_damaged_configuration_is_named(run: Path) -> None:
     (run / "config.toml").write_text("[dataset")
     with pytest.raises(DataError, match=r"config\.toml is no TOML file"):
         data_for(run)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "root", "expected"),
+    [
+        ({"root": "/here/old.csv"}, Path("/here/old.csv"), False),
+        ({"root": "/here/old.csv"}, Path("/here/there/../old.csv"), False),
+        ({"root": "/here/old.csv"}, "/here/new.csv", True),
+        ({"root": "/here/old.csv"}, None, False),
+        ({}, Path("/here/new.csv"), True),
+    ],
+)
+def test_other_files_than_those_learnt_from_are_known(
+    tmp_path: Path, learnt: dict[str, Any], root: Any, expected: bool
+) -> None:
+    run = Run(tmp_path / "run", {"dataset": {"name": "table"} | learnt})
+    run.start()
+    part = {"name": "table"} | ({"root": root} if root else {})
+    assert from_elsewhere(run.path, part) == from_elsewhere(run.best, part) == expected
+    assert not from_elsewhere(tmp_path / "alone.safetensors", part)

@@ -65,7 +65,7 @@ def record_options(command: Function) -> Function:
 @record_options
 @out_option("density.png")
 def density(**given: Any) -> None:
-    """Plot where the pen is predicted to go next, step by step along a record.
+    """Plot where the next point is predicted to be, such as the pen's, step by step along a record.
 
     MODEL is a run folder or a weights file.
     """

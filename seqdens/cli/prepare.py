@@ -29,7 +29,7 @@ def place_options(command: Function) -> Function:
             metavar="OPTION=VALUE",
             help="An option of the data set; may be repeated.",
         ),
-        click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files."),
+        click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="Folder or file of the data set."),
     ):
         command = option(command)
     return command

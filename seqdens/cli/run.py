@@ -11,6 +11,7 @@ import click
 from seqdens import distributed
 from seqdens.components import experiment as find_experiment
 from seqdens.errors import UsageError
+from seqdens.registry import choices
 
 if TYPE_CHECKING:
     from seqdens.cache import Prepared
@@ -23,7 +24,7 @@ RUNS = Path("runs")
 @click.command()
 @click.argument("experiment")
 @click.option("--dataset", metavar="NAME", help="Another data set than the experiment's.")
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="Folder or file of the data set.")
 @click.option("--encoder", metavar="NAME", help="Another encoder than the experiment's.")
 @click.option("--head", metavar="NAME", help="Another head than the experiment's.")
 @click.option("--set", "settings", multiple=True, metavar="PART.OPTION=VALUE", help="An option; may be repeated.")
@@ -82,7 +83,13 @@ def open_run(
     """The run of the command line's options, nothing written yet, and whether it goes on with one in its folder."""
     from seqdens.training.run_folder import Run
 
+    find_experiment(experiment)  # what is misspelt is said before what is missing
     run = Run(out or default_folder(experiment, resume))
+    if resume and not run.path.exists():
+        known = [str(each.parent) for each in run.path.parent.glob("*/config.toml")]
+        raise UsageError(
+            f"there is no run at {run.path} to resume; {choices(str(run.path), known)} Leave out --resume to start."
+        )
     resuming = resume and run.exists
     if resuming and (config or preset):
         click.echo(f"Note: --config and --preset are not used, {run.path} goes on with its own configuration.")
@@ -148,6 +155,8 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
     train(run, data, resuming, overwrite)
     files = [name for name in FILES if (run.path / name).exists()]
     pictures = "samples.png" in files
+    others = (path.name + "/" * path.is_dir() for path in run.path.iterdir() if path.name not in FILES)
+    files += sorted(name for name in others if not name.startswith("."))
     folder = quote(str(run.path))
     click.echo(f"\n{run.path}: {', '.join(files)}")
     click.echo(f"Next: open {quote(str(run.path / ('samples.png' if pictures else 'samples.csv')))}")
@@ -163,7 +172,9 @@ def prepare(run: Run, cache: Path | None) -> Prepared:
 
     Trainer(**run.config["training"])
     part = run.config["dataset"]
-    return prepare_with_display(component("dataset", part), part.get("root"), folder=cache)
+    data = prepare_with_display(component("dataset", part), part.get("root"), folder=cache)
+    data.check_trainable()
+    return data
 
 
 def started_as() -> str:

@@ -12,6 +12,7 @@ from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
     from seqdens.cache import Prepared
+    from seqdens.training.run_folder import Run
 
 
 def data_options(command: Function) -> Function:
@@ -42,17 +43,34 @@ def dataset_part(
 
     `data` and `settings` win. Raises `UsageError` where nothing names a data set.
     """
-    from seqdens.training.run_folder import Run, read_config
-
-    run = Run(model if model.is_dir() else model.parent)
-    configured = read_config(run.config_file) if run.exists else {}
-    part = {"name": dataset} if dataset else dict(configured.get("dataset", {}))
+    part = {"name": dataset} if dataset else configured_part(model)
     if "name" not in part:
         raise UsageError(
-            f"there is no {run.config_file} that names the data of {model}; "
+            f"there is no {run_of(model).config_file} that names the data of {model}; "
             "give --dataset NAME, and --data DIR for one of files."
         )
     return part | parse_options(settings) | ({"root": data} if data else {})
+
+
+def run_of(model: Path) -> Run:
+    """The run whose folder, or weights file in it, is `model`."""
+    from seqdens.training.run_folder import Run
+
+    return Run(model if model.is_dir() else model.parent)
+
+
+def configured_part(model: Path) -> dict[str, Any]:
+    """What the `config.toml` beside the weights says of the data that they learnt from; empty without one."""
+    from seqdens.training.run_folder import read_config
+
+    run = run_of(model)
+    return dict(read_config(run.config_file).get("dataset", {})) if run.exists else {}
+
+
+def from_elsewhere(model: Path, part: dict[str, Any]) -> bool:
+    """Whether the data set `part` has files, which are known to be others than those that `model` learnt from."""
+    learnt, root = configured_part(model), part.get("root")
+    return bool(learnt and root) and Path(learnt.get("root", "")).resolve() != Path(str(root)).resolve()
 
 
 def prepare_part(part: dict[str, Any], cache: Path | None) -> Prepared:

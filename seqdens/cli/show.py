@@ -1,4 +1,4 @@
-"""`seqdens show`: what a name stands for, its options or its declaration."""
+"""`seqdens show`: what a name stands for, its options, its declaration or the events that it listens to."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from seqdens.cli import aligned, load_command
 from seqdens.components import CORE, experiment, registry
 from seqdens.errors import UsageError
 from seqdens.experiments.base import Experiment
+from seqdens.plugins import events_heard, find
 from seqdens.registry import Provider, choices
 
 RECIPE = [
@@ -25,13 +26,15 @@ RECIPE = [
 @click.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show what NAME, one of `seqdens list` or `training` or `sampling`, is, and its options."""
+    """Show what NAME, one of `seqdens list` or `seqdens plugins` or `training` or `sampling`, is, and its options."""
     registries = [registry(kind) for kind in KINDS]
     found = [each.provider(name) for each in registries if name in each.names()]
-    found += [provider for provider in RECIPE if provider.name == name]
+    hooks, failures = find("seqdens.hooks")
+    found += [provider for provider in [*hooks, *RECIPE] if provider.name == name]
     if not found:
-        known = {known for each in registries for known in each.names()} | {provider.name for provider in RECIPE}
-        failures = dict.fromkeys(failure for each in registries for failure in each.failures)
+        known = {known for each in registries for known in each.names()}
+        known |= {provider.name for provider in [*hooks, *RECIPE]}
+        failures = list(dict.fromkeys([failure for each in registries for failure in each.failures] + failures))
         raise UsageError(" ".join([f"nothing is named {name!r};", choices(name, known), *failures]))
     click.echo("\n\n".join(describe(provider) for provider in found))
 
@@ -41,6 +44,9 @@ def describe(provider: Provider) -> str:
     title = f"{provider.name} ({provider.kind}, {provider.owner}, {provider.target})"
     if provider.kind == "commands":
         return f"{title}\n{load_command(provider.name).get_short_help_str(limit=200)}"
+    if provider.kind == "hooks":
+        events = f"  listens to {', '.join(events_heard(provider))}"
+        return "\n".join(filter(None, (title, purpose(provider.load()), events)))
     if provider.kind == "experiments":
         return f"{title}\n\n{declaration(experiment(provider.name))}"
     return "\n".join(filter(None, (title, purpose(provider.load()), options(provider))))

@@ -101,5 +101,8 @@ class PeepholeLSTM(nn.Module):
 
 def _last(states: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
     """The states (T, B, H) after `lengths` (B,) steps; the initial one (B, H) after none."""
-    last = states[(lengths - 1).clamp(min=0), torch.arange(len(lengths), device=lengths.device)]
+    if len(states) == 1:
+        last = states[0]
+    else:
+        last = states[(lengths - 1).clamp(min=0), torch.arange(len(lengths), device=lengths.device)]
     return torch.where((lengths > 0).unsqueeze(1), last, initial)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from seqdens.clipping import clip_derivative
 from seqdens.datasets.base import Column
 from seqdens.errors import DataError, UsageError
+from seqdens.heads import fused
 from seqdens.heads.base import Distribution, Head
 
 REAL = "real"  # the mixture's term
@@ -57,7 +58,7 @@ class MixtureBernoulli(Distribution):
         Raises `DataError` for NaN in the targets (B, T, D).
         """
         self._refuse_missing(targets)
-        terms = {REAL: self._log_joint(targets).logsumexp(-1)}
+        terms = {REAL: self._log_mixture(self._real(targets))}
         points = zip(self.columns, targets.unbind(-1), strict=True)
         binary = [(column.name, value) for column, value in points if column.kind == "binary"]
         for (name, value), logit in zip(binary, self.binary_logits.unbind(-1), strict=True):
@@ -98,12 +99,22 @@ class MixtureBernoulli(Distribution):
 
     def sigmas_at(self, targets: Tensor) -> Tensor:
         """Standard deviations (B, T, R) of the component most responsible for targets (B, T, D)."""
-        return select(self.log_sigmas, self._log_joint(targets).argmax(-1)).exp()
+        return select(self.log_sigmas, self._log_joint(self._real(targets)).argmax(-1)).exp()
 
-    def _log_joint(self, targets: Tensor) -> Tensor:
-        """Log of weight times density (B, T, K) of the components at the real columns of targets (B, T, D)."""
+    def _real(self, targets: Tensor) -> Tensor:
+        """The real columns (B, T, R) of targets (B, T, D)."""
         points = zip(self.columns, targets.unbind(-1), strict=True)
-        x = torch.stack([value for column, value in points if column.kind == "real"], -1)
+        return torch.stack([value for column, value in points if column.kind == "real"], -1)
+
+    def _log_mixture(self, x: Tensor) -> Tensor:
+        """Log-density (B, T) of the mixture at x (B, T, R)."""
+        parts = (self.weight_logits, self.means, self.log_sigmas, self.correlations)
+        if fused.possible(x, *parts):
+            return fused.log_density(x, *parts)
+        return self._log_joint(x).logsumexp(-1)
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        """Log of weight times density (B, T, K) of the components at x (B, T, R)."""
         return self.weight_logits.log_softmax(-1) + self._log_normal(x)
 
     def _log_normal(self, x: Tensor) -> Tensor:
@@ -207,7 +218,10 @@ class GMMBernoulli(Head):
     def forward(self, features: Tensor) -> MixtureBernoulli:
         """The distributions for features (B, T, F), in float32 or float64 whatever the projection ran in."""
         outputs = self.output(features)
-        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return self.distribution(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
+
+    def distribution(self, outputs: Tensor) -> MixtureBernoulli:
+        """The distributions for output numbers (B, T, N)."""
         weights, *parts, binary = clip_derivative(outputs, self.output_clip).split(self.sizes, -1)
         means, log_sigmas, correlations = (part.unflatten(-1, (-1, self.components)) for part in parts)
         if self.sigma_floor:

@@ -101,9 +101,10 @@ class Trainer:
 
         With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit.
         Losses are nats per point and per record, in normalised units. Ctrl-C saves, then raises
-        `KeyboardInterrupt`; a loss that is not finite raises `DataError`. Processes that `torchrun` started train
-        together, from the first one's weights; it alone writes and tells events.
+        `KeyboardInterrupt`; a loss that is not finite, or no training record, raises `DataError`. Processes that
+        `torchrun` started train together, from the first one's weights; it alone writes and tells events.
         """
+        data.check_trainable()
         distributed.join()
         return _Fit(self, model, data, run, events).fit(run if resume else None)
 

@@ -48,11 +48,43 @@ def peephole_lstm(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """As `recurrence.peephole_lstm`, with products of `dtype`."""
-    within = len(inputs) <= FEW
+    given = inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0
+    if torch.is_grad_enabled():
+        return _PeepholeLSTM.apply(*given, clip, dtype)
+    _, _, hidden, cells = _forward(*given, dtype)
+    return hidden[1:], cells[1:]
+
+
+def _forward(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    peepholes: Tensor,
+    bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs as they were read, activations (T, B, 4H), hidden and cell states (T + 1, B, H), the first before all."""
+    (steps, batch, width), size = inputs.shape, h0.shape[1]
+    seen = inputs.to(dtype).contiguous()
+    within = steps <= FEW
+    if within:
+        activations = seen.new_empty(steps, batch, 4 * size)
+    else:
+        with torch.autocast("cpu", enabled=False):
+            projected = torch.addmm(bias.to(dtype), seen.flatten(0, 1), input_weight.to(dtype).T)
+        activations = projected.view(steps, batch, 4 * size)  # turned into the activations in place
+    hidden, cells = seen.new_empty(steps + 1, batch, size), c0.new_empty(steps + 1, batch, size)
+    hidden[0], cells[0] = h0, c0
     panels = _panels(input_weight if within else None, recurrent_weight, dtype)
-    return _PeepholeLSTM.apply(
-        inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0, clip, dtype, panels, within
+    _call(
+        "forward",
+        dtype,
+        (steps, batch, width if within else 0, size),
+        (seen, panels, peepholes.contiguous(), bias.contiguous() if within else None, activations, hidden, cells),
     )
+    return seen, activations, hidden, cells
 
 
 class _PeepholeLSTM(torch.autograd.Function):
@@ -68,28 +100,11 @@ class _PeepholeLSTM(torch.autograd.Function):
         c0: Tensor,
         clip: float,
         dtype: torch.dtype,
-        panels: Tensor,
-        within: bool,
     ) -> tuple[Tensor, Tensor]:
-        (steps, batch, width), size = inputs.shape, h0.shape[1]
-        seen = inputs.to(dtype).contiguous()
-        if within:
-            activations = seen.new_empty(steps, batch, 4 * size)
-        else:
-            with torch.autocast("cpu", enabled=False):
-                projected = torch.addmm(bias.to(dtype), seen.flatten(0, 1), input_weight.to(dtype).T)
-            activations = projected.view(steps, batch, 4 * size)  # turned into the activations in place
-        hidden, cells = seen.new_empty(steps + 1, batch, size), c0.new_empty(steps + 1, batch, size)
-        hidden[0], cells[0] = h0, c0
-        _call(
-            "forward",
-            dtype,
-            (steps, batch, width if within else 0, size),
-            (seen, panels, peepholes.contiguous(), bias.contiguous() if within else None, activations, hidden, cells),
-        )
+        given = inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0
+        seen, activations, hidden, cells = _forward(*given, dtype)
         ctx.save_for_backward(seen, input_weight, recurrent_weight, peepholes, activations, hidden, cells)
-        ctx.limit, ctx.dtype = clip or math.inf, dtype
-        ctx.dtypes = [given.dtype for given in (inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0)]
+        ctx.limit, ctx.dtype, ctx.dtypes = clip or math.inf, dtype, [each.dtype for each in given]
         ctx.set_materialize_grads(False)
         return hidden[1:], cells[1:]
 
@@ -117,9 +132,8 @@ class _PeepholeLSTM(torch.autograd.Function):
         d_inputs = (flat @ input_weight.to(ctx.dtype)).view_as(seen) if ctx.needs_input_grad[0] else None
         d_input_weight, d_recurrent_weight = flat.T @ seen.flatten(0, 1), flat.T @ hidden[:-1].flatten(0, 1)
         gradients = (d_inputs, d_input_weight, d_recurrent_weight, d_peepholes, d_bias, dh, dc)
-        return *(
-            None if each is None else each.to(dtype) for each, dtype in zip(gradients, ctx.dtypes, strict=True)
-        ), *[None] * 4
+        returned = [None if each is None else each.to(dtype) for each, dtype in zip(gradients, ctx.dtypes, strict=True)]
+        return *returned, None, None
 
 
 _local = threading.local()
@@ -141,10 +155,11 @@ def _panels(input_weight: Tensor | None, recurrent_weight: Tensor, dtype: torch.
     weights = [weight for weight in (input_weight, recurrent_weight) if weight is not None]
     if any(weight.is_inference() for weight in weights):  # nobody counts their changes
         return _pack(input_weight, recurrent_weight, dtype)
-    state = dtype, [(weight.data_ptr(), weight._version) for weight in weights]
-    found = _packed.get(recurrent_weight)
+    state = [(weight.data_ptr(), weight._version) for weight in weights]
+    kept = _packed.setdefault(recurrent_weight, {})
+    found = kept.get((dtype, len(weights)))
     if found is None or found[0] != state:
-        found = _packed[recurrent_weight] = state, _pack(input_weight, recurrent_weight, dtype)
+        found = kept[dtype, len(weights)] = state, _pack(input_weight, recurrent_weight, dtype)
     return found[1]
 
 

@@ -1,0 +1,158 @@
+// The logarithm of a mixture of bivariate Gaussians, and its derivatives, each in one pass over the points.
+//
+// K components of a point, in vectors. Of each: weight logit w, means m, log sigmas s, correlation number r. With
+// z = (x - m) exp(-s), n = z_2 cosh r - z_1 sinh r and E = exp(|r|), the logarithm of weight times density is
+//   w - s_1 - s_2 + |r| - (z_1^2 + n^2) / 2 + log((1 + E^-2) / 2) - log(sum exp w) - log(2 pi),
+// of which `exponent` is the part before the first logarithm and `factor` the argument of that.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined __AVX512F__
+constexpr long W = 16;  // lanes of a vector
+#elif defined __AVX__
+constexpr long W = 8;
+#else
+constexpr long W = 4;
+#endif
+constexpr float LEAST = -3.4e38f, LOG_2_PI = 1.8378770664f;
+typedef float Vec __attribute__((vector_size(4 * W), aligned(4), may_alias));
+typedef int32_t Int __attribute__((vector_size(4 * W), aligned(4), may_alias));
+
+inline Vec broadcast(float x) { return x - Vec{}; }
+
+inline Vec load(const float* from, long lanes, float other = 0.0f) {
+#ifdef __AVX512F__
+  return _mm512_mask_loadu_ps(broadcast(other), (1u << lanes) - 1, from);
+#else
+  if (lanes == W) return *(const Vec*)from;
+  Vec some = broadcast(other);
+  std::memcpy(&some, from, lanes * sizeof(float));
+  return some;
+#endif
+}
+
+inline void store(float* to, Vec x, long lanes) {
+#ifdef __AVX512F__
+  _mm512_mask_storeu_ps(to, (1u << lanes) - 1, x);
+#else
+  if (lanes == W) *(Vec*)to = x;
+  else std::memcpy(to, &x, lanes * sizeof(float));
+#endif
+}
+
+template <class Join> inline float reduce(Vec x, Join join) {
+  float lanes[W];
+  std::memcpy(lanes, &x, sizeof lanes);
+  for (long half = W / 2; half; half /= 2)
+    for (long lane = 0; lane < half; ++lane) lanes[lane] = join(lanes[lane], lanes[lane + half]);
+  return lanes[0];
+}
+
+inline float sum(Vec x) { return reduce(x, [](float a, float b) { return a + b; }); }
+inline float largest(Vec x) { return reduce(x, [](float a, float b) { return a > b ? a : b; }); }
+inline Vec absolute(Vec x) { return (Vec)((Int)x & 0x7fffffff); }
+
+inline Vec exponential(Vec x) {  // 0 below -87, finite above 88
+  const Vec y = x < -87.0f ? broadcast(-87.0f) : x > 88.0f ? broadcast(88.0f) : x;
+  const Vec shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the nearest whole number is in the low bits
+  const Vec whole = shifted - 12582912.0f;
+  const Vec rest = y - whole * 0.693359375f + whole * 2.12194440e-4f;
+  Vec sum = rest * (1.0f / 5040) + 1.0f / 720;
+  sum = sum * rest + 1.0f / 120;
+  sum = sum * rest + 1.0f / 24;
+  sum = sum * rest + 1.0f / 6;
+  sum = sum * rest + 0.5f;
+  sum = sum * rest + 1.0f;
+  sum = sum * rest + 1.0f;
+  sum = (Vec)((Int)sum + ((Int)shifted << 23));
+  return x < -87.0f ? Vec{} : x == x ? sum : x;
+}
+
+inline Vec with_sign(Vec x, Vec sign) { return (Vec)((Int)x ^ ((Int)sign & (Int)broadcast(-0.0f))); }
+
+struct Components {
+  Vec w, inverse_1, inverse_2, z_1, z_2, r, e, factor, exponent;
+
+  void read(const float* means, const float* log_sigmas, const float* correlations, const float* x, long K, long lanes) {
+    const Vec s_1 = load(log_sigmas, lanes), s_2 = load(log_sigmas + K, lanes);
+    inverse_1 = exponential(-s_1), inverse_2 = exponential(-s_2);
+    z_1 = (x[0] - load(means, lanes)) * inverse_1, z_2 = (x[1] - load(means + K, lanes)) * inverse_2;
+    r = load(correlations, lanes);
+    const Vec size = absolute(r);
+    e = exponential(size > 87.0f ? broadcast(-87.0f) : -size);
+    factor = 0.5f + 0.5f * e * e;
+    const Vec n = normal();
+    exponent = w - s_1 - s_2 + size - 0.5f * (z_1 * z_1 + n * n);
+  }
+  Vec along() const { return (z_2 - with_sign(z_1, r)) / e; }
+  Vec across() const { return (z_2 + with_sign(z_1, r)) * e; }
+  Vec normal() const { return 0.5f * (along() + across()); }
+
+  // Of the log density, times what weight (softmax of w) and share (of the component in the density) were multiplied by.
+  void derive(Vec weight, Vec share, long K, long lanes, float* to) const {
+    const Vec n = share * normal(), E = 1.0f / e;  // n first by the share, which is 0 where the rest may be huge
+    const Vec d_1 = share * z_1 - n * with_sign(0.5f * (E - e), r), d_2 = n * (0.5f * (E + e));
+    const Vec tanh = with_sign(0.5f * (1.0f - e * e) / factor, r);
+    store(to, share - weight, lanes);
+    store(to + K, d_1 * inverse_1, lanes);
+    store(to + 2 * K, d_2 * inverse_2, lanes);
+    store(to + 3 * K, d_1 * z_1 - share, lanes);
+    store(to + 4 * K, d_2 * z_2 - share, lanes);
+    store(to + 5 * K, share * tanh - n * with_sign(0.5f * (along() - across()), r), lanes);
+  }
+};
+
+inline Vec larger(Vec x, Vec y) { return x > y ? x : y; }
+
+}  // namespace
+
+// `parts` are w, m_1 m_2, s_1 s_2 and r of each point, which begin `strides` numbers after those of the point before.
+// Finds the log densities at `x` (points, 2); or, where given `derivatives` (points, 6 K), those of their sum weighted
+// by `incoming` (points).
+extern "C" void mixture(long points, long K, const float* const* parts, const long* strides, const float* x,
+                        float* log_densities, const float* incoming, float* derivatives) {
+#pragma omp parallel
+  {
+    std::vector<Components> components((K + W - 1) / W);
+#pragma omp for
+    for (long point = 0; point < points; ++point) {
+      const float* from[4];
+      for (int part = 0; part < 4; ++part) from[part] = parts[part] + point * strides[part];
+      const auto each = [&](auto work) {
+        for (long at = 0; at < K; at += W) work(components[at / W], at, K - at < W ? K - at : W);
+      };
+      Vec tops = broadcast(LEAST), sums = {}, top_weights = tops, weights = {};
+      each([&](Components& some, long at, long lanes) {
+        some.w = load(from[0] + at, lanes, -INFINITY), top_weights = larger(some.w, top_weights);
+      });
+      const float top_weight = largest(top_weights);
+      each([&](Components& some, long at, long lanes) {
+        some.w -= top_weight;
+        some.read(from[1] + at, from[2] + at, from[3] + at, x + 2 * point, K, lanes);
+        tops = larger(some.exponent, tops);
+      });
+      const float top = largest(tops);
+      each([&](Components& some, long, long) {
+        some.w = exponential(some.w), some.exponent = some.factor * exponential(some.exponent - top);
+        weights += some.w, sums += some.exponent;
+      });
+      const float weight = sum(weights), density = sum(sums);
+      if (derivatives) {
+        const float of_weight = incoming[point] / weight, of_density = incoming[point] / density;
+        each([&](const Components& some, long at, long lanes) {
+          some.derive(some.w * of_weight, some.exponent * of_density, K, lanes, derivatives + point * 6 * K + at);
+        });
+      } else {
+        log_densities[point] = top + std::log(density / weight) - LOG_2_PI;
+      }
+    }
+  }
+}
