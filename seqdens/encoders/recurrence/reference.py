@@ -40,7 +40,8 @@ def peephole_lstm(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """As `recurrence.peephole_lstm`, with products of `dtype`."""
-    gates = functional.linear(inputs.to(dtype), input_weight.to(dtype), bias.to(dtype))
+    with torch.autocast(inputs.device.type, enabled=False):
+        gates = functional.linear(inputs.to(dtype), input_weight.to(dtype), bias.to(dtype))
     hidden, cells = recurrence(gates, recurrent_weight, peepholes, h0, c0, clip, dtype)
     return hidden.to(dtype), cells
 
