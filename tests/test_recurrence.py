@@ -364,3 +364,20 @@ def test_products_keep_their_precision_where_bf16_is_not_asked_for() -> None:
         assert torch.equal(recurrence.peephole_lstm(*single, 1.0)[0], plain)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(recurrence.peephole_lstm(*double, 1.0)[0], plain64)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_hidden_and_stays_in_its_record(
+    implementation: str, dtype: torch.dtype, bad: float
+) -> None:
+    skip_where_impossible(implementation, dtype)
+    given = layer(8, 5, 3, 40, torch.float32)
+    given[0].data[3, 2, 1] = bad
+    found = results(given, 1.0, implementation, dtype)
+    others = [0, 1, 3, 4]
+    assert all(each.isfinite().all() for each in (found[0][:3], found[0][:, others], found[1][:, others]))
+    if bad != bad:
+        assert found[0][3:, 2].isnan().all()
+        assert not all(gradient.isfinite().all() for gradient in found[2:])
