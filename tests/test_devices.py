@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqdens.devices import autocast, bf16_is_fast, choose_device
+from seqdens.devices import autocast, bf16_is_fast, choose_device, flushing_denormals
 from seqdens.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -117,3 +117,15 @@ def test_precision_decides_the_type_of_products() -> None:
     for precision, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):
         with autocast(CPU, precision):
             assert (ones @ ones).dtype == dtype
+
+
+def test_denormals_are_flushed_within_the_block_alone() -> None:
+    def tiny() -> float:
+        return (torch.tensor(1e-39) * 1).item()
+
+    with flushing_denormals():
+        assert tiny() == 0
+        with flushing_denormals():
+            pass
+        assert tiny() == 0
+    assert tiny() > 0

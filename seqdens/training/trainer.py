@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from seqdens import distributed
 from seqdens.batches import Batch, evaluation_batches, training_batches
 from seqdens.cache import Prepared
-from seqdens.devices import autocast, choose_device
+from seqdens.devices import autocast, choose_device, flushing_denormals
 from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
 from seqdens.interrupts import Interrupt, interruptible
@@ -130,7 +130,7 @@ class _Fit:
         if before and distributed.from_first(before.trainer_state.exists):
             distributed.exchange(lambda: self._resume(before))
         self._align()
-        with interruptible() as interrupt:
+        with flushing_denormals(), interruptible() as interrupt:
             while self.progress.epoch < self.options.epochs and not self._out_of_patience():
                 self._epoch(interrupt)
         if self.best_weights:
