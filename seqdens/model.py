@@ -24,7 +24,7 @@ from seqdens.encoders.base import Encoded, Encoder
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
-from seqdens.sampling import check_arguments, check_prime, draw_points
+from seqdens.sampling import Precision, check_arguments, check_precision, check_prime, draw_points
 from seqdens.weights import read_weights, write_weights
 
 Units = Literal["normalised", "raw"]
@@ -172,6 +172,7 @@ class SequenceModel(nn.Module):
         prime: np.ndarray | None = None,
         bias: float = 0.0,
         seed: int | None = None,
+        precision: Precision = "float32",
     ) -> list[np.ndarray]:
         """`count` drawn sequences of raw offsets (T, D) float32, T at most `steps`; arguments as for `stream`.
 
@@ -182,7 +183,8 @@ class SequenceModel(nn.Module):
         >>> [record.shape for record in model.sample(2, steps=10, prime=data.offsets(0), seed=1)]
         [(10, 3), (10, 3)]
         """
-        drawn = np.stack(list(self.stream(count, steps=steps, prime=prime, bias=bias, seed=seed)), axis=1)
+        points = self.stream(count, steps=steps, prime=prime, bias=bias, seed=seed, precision=precision)
+        drawn = np.stack(list(points), axis=1)
         return [record[~np.isnan(record).all(axis=1)] for record in drawn]
 
     def stream(
@@ -193,16 +195,20 @@ class SequenceModel(nn.Module):
         prime: np.ndarray | None = None,
         bias: float = 0.0,
         seed: int | None = None,
+        precision: Precision = "float32",
     ) -> Iterator[np.ndarray]:
         """The same points as `sample`, one step at a time: raw (count, D), NaN rows once a record has ended.
 
         A record ends at `steps`, after a point whose `sequence_end` is 1, or when the encoder is finished.
         `prime` (T, D) are raw offsets taken as read first; `bias` >= 0 trades variety for neatness. A draw is
-        a function of (seed, record, step): its neighbours do not change it. Raises `UsageError`.
+        a function of (seed, record, step): its neighbours do not change it. `precision` is that of the encoder's
+        products. Raises `UsageError`.
         """
         check_arguments(count, steps, bias, seed)
+        check_precision(self, precision)
         primer = None if prime is None else check_prime(self, prime)
-        return draw_points(self, count, steps, primer, bias, secrets.randbits(32) if seed is None else seed)
+        seed = secrets.randbits(32) if seed is None else seed
+        return draw_points(self, count, steps, primer, bias, seed, precision)
 
     def save(self, path: str | Path) -> None:
         """Write weights and all that is needed to build the model again (safetensors: nothing in it can run)."""

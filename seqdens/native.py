@@ -55,9 +55,10 @@ def _attempt(source: Path) -> ctypes.CDLL | str:
 
 
 def _library(source: Path, compiler: str) -> Path:
-    """Where the library of this source, compiler and processor is kept."""
+    """Where the library of this source with the headers beside it, compiler and processor is kept."""
     version = subprocess.run([*compiler.split(), "--version"], check=True, capture_output=True, text=True).stdout
-    made_of = (source.read_text(encoding="utf-8"), compiler, version, " ".join(FLAGS), platform.machine(), _processor())
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob("*.h")))]
+    made_of = (*texts, compiler, version, " ".join(FLAGS), platform.machine(), _processor())
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
     return Path(platformdirs.user_cache_dir("seqdens")) / "native" / f"{source.stem}-{digest}.so"
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seqdens.devices import autocast
 from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
     from seqdens.encoders.base import State
     from seqdens.model import SequenceModel
+
+Precision = Literal["float32", "bf16", "int8"]
 
 LARGEST_SEED = 2**63 - 1
 LEAVING = 1 / 8  # of a batch: when so many of its records have ended, they leave it
@@ -27,13 +30,15 @@ LARGEST_BIAS = 1e6  # far beyond the last effect, and well before logits overflo
 
 @torch.inference_mode()
 def draw_points(
-    model: SequenceModel, count: int, steps: int, primer: Tensor | None, bias: float, seed: int
+    model: SequenceModel, count: int, steps: int, primer: Tensor | None, bias: float, seed: int, precision: Precision
 ) -> Iterator[np.ndarray]:
     """The points of `SequenceModel.stream`, whose arguments these are once they are checked."""
     with evaluating(model):
         noise = Noise(seed, count, model.head.noise_size, model.device)
-        state, seen = _start(model, count, primer)
-        yield from _points(model, steps, bias, noise, state, seen)
+        products = autocast(model.device, precision)
+        with products:
+            state, seen = _start(model, count, primer)
+        yield from _points(model, steps, bias, noise, state, seen, products)
 
 
 def _start(model: SequenceModel, count: int, primer: Tensor | None) -> tuple[State, Tensor]:
@@ -48,27 +53,36 @@ def _start(model: SequenceModel, count: int, primer: Tensor | None) -> tuple[Sta
 
 
 def _points(
-    model: SequenceModel, steps: int, bias: float, noise: Noise, state: State, seen: Tensor
+    model: SequenceModel,
+    steps: int,
+    bias: float,
+    noise: Noise,
+    state: State,
+    seen: Tensor,
+    products: AbstractContextManager[None],
 ) -> Iterator[np.ndarray]:
-    """`steps` points (count, D), fewer where all records end before; those that have ended leave the batch."""
+    """`steps` points (count, D), fewer where all records end before; those that have ended leave the batch.
+
+    The encoder runs within `products`, the head in full precision: to cast its weights takes longer than it does.
+    """
     encoder, head, shift, scale = model.encoder, model.head, model.shift, model.scale
     ends = [i for i, column in enumerate(model.columns) if column.role == "sequence_end"]
     count = len(seen)
-    lengths = torch.ones(count, dtype=torch.long, device=model.device)
-    kind = model.device.type
-    reduced = torch.is_autocast_enabled(kind)  # to cast the head's weights takes longer than it does
-    full_precision = torch.autocast(kind, enabled=False) if reduced else nullcontext()
     records, ended, over = np.arange(count), np.zeros(count, bool), 0  # of the batch; how many have ended
+    full_precision = autocast(model.device, "float32")
+    with products:
+        stepper = encoder.stepper(state)
     for _ in range(steps):
-        features, state, _ = encoder(seen, lengths, state)
+        with products:
+            features = stepper(seen[:, 0])
         with full_precision:
-            point = head(features.to(shift.dtype)).sample(noise.draw(), bias)
+            point = head.sample(features.unsqueeze(1).to(shift.dtype), noise.draw(), bias)
         drawn = torch.addcmul(shift, point[:, 0], scale).cpu().numpy()
         if over:
             drawn[ended] = np.nan
         if ends:
             ended |= (drawn[:, ends] > 0.5).any(axis=1)
-        ended |= encoder.finished(state, None).cpu().numpy()
+        ended |= encoder.finished(stepper.state, None).cpu().numpy()
         yield drawn if len(records) == count else _spread(drawn, records, count)
         over = int(np.count_nonzero(ended))
         if over == len(records):
@@ -76,8 +90,8 @@ def _points(
         seen = model.inputs(point)
         if over and over >= LEAVING * len(records):
             left = torch.from_numpy(np.flatnonzero(~ended)).to(model.device)
-            state = {name: value.index_select(0, left) for name, value in state.items()}
-            seen, lengths = seen.index_select(0, left), lengths[: len(left)]
+            stepper.keep(left)
+            seen = seen.index_select(0, left)
             noise.keep(left)
             records, ended, over = records[~ended], np.zeros(len(left), bool), 0
 
@@ -116,6 +130,16 @@ def check_arguments(count: int, steps: int, bias: float, seed: int | None) -> No
         if not least <= value <= most:
             limit = f" and at most {most}" if most < math.inf else ""
             raise UsageError(f"{name} is {value}, but must be at least {least}{limit}.")
+
+
+def check_precision(model: SequenceModel, precision: str) -> None:
+    """Raises `UsageError` for a precision that there is not, or not for the model's encoder."""
+    possible = [each for each in get_args(Precision) if each in model.encoder.precisions]
+    if precision not in possible:
+        encoder = model.components["encoder"].name
+        raise UsageError(
+            f"precision is {precision!r}, but must be one of {', '.join(possible)} for encoder {encoder!r}."
+        )
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seqdens import native
-from seqdens.datasets.base import X, Y
+from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.heads import fused
-from seqdens.heads.gmm_bernoulli import MixtureBernoulli
+from seqdens.heads.gmm_bernoulli import GMMBernoulli, MixtureBernoulli
 from seqdens.native import CannotCompile
 
 
@@ -154,6 +154,37 @@ def test_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fused.possible(random(1, 3, 2), *parts)  # which would have to be repeated
     monkeypatch.setattr(fused, "enabled", False)
     assert not fused.possible(x, *parts)
+
+
+COLUMNS = [(X, Y), (X, Y, STROKE_END), (STROKE_END, Y, X, SEQUENCE_END)]
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("columns", COLUMNS, ids=lambda columns: "-".join(column.name for column in columns))
+@pytest.mark.parametrize("bias", [0.0, 0.7, 50.0])
+def test_draws_are_those_of_ordinary_operations(columns: tuple[Column, ...], bias: float) -> None:
+    torch.manual_seed(0)
+    head = GMMBernoulli(16, columns, components=5)
+    features, noise = 3 * random(40, 3, 16), torch.rand(40, 3, head.noise_size)
+    noise[0, 0], noise[1, 0] = 0, 1 - 2**-24
+    with torch.inference_mode():
+        assert fused.can_draw(features, head.sizes)
+        found = head.sample(features, noise, bias)
+        torch.testing.assert_close(found, head(features).sample(noise, bias), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_where_draws_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, sizes = random(2, 1, 4), (5, 10, 10, 5, 1)
+    assert not fused.can_draw(features, sizes)  # there may be gradients
+    with torch.no_grad():
+        assert fused.can_draw(features, sizes)
+        assert not fused.can_draw(features.double(), sizes)
+        assert not fused.can_draw(features, (5, 15, 15, 15, 1))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not fused.can_draw(features, sizes)
+        monkeypatch.setattr(fused, "enabled", False)
+        assert not fused.can_draw(features, sizes)
 
 
 def test_without_a_compiler_ordinary_operations_do_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,19 @@ def test_it_is_compiled_once_and_kept(source: Path, tmp_path: Path) -> None:
     assert len(kept(tmp_path)) == 2
 
 
+def test_a_header_beside_it_that_has_changed_is_compiled_in(source: Path, tmp_path: Path) -> None:
+    header = tmp_path / "factor.h"
+    header.write_text("constexpr int factor = 2;")
+    source.write_text('#include "factor.h"\nextern "C" int times(int x) { return factor * x; }')
+    try:
+        assert load(source).times(4) == 8
+    except CannotCompile as error:
+        pytest.skip(str(error))
+    header.write_text("constexpr int factor = 5;")
+    native._attempt.cache_clear()
+    assert load(source).times(4) == 20
+
+
 def test_no_compiler_is_one_sentence(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from seqdens.devices import autocast
 from seqdens.encoders import recurrence
-from seqdens.encoders.recurrence import IMPLEMENTATIONS, choose, cpu, reference
+from seqdens.encoders.recurrence import IMPLEMENTATIONS, Weights, choose, cpu, reference
 from seqdens.errors import UsageError
 from seqdens.native import CannotCompile
 
@@ -276,10 +277,9 @@ def test_step_by_step_is_the_whole(implementation: str, dtype: torch.dtype) -> N
             assert_near([h, c], [whole[t], cells[t]], TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("steps", [1, 9])  # projected within the recurrence, and before it
-def test_weights_that_have_changed_are_used_as_they_are(steps: int) -> None:
+def test_weights_that_have_changed_are_used_as_they_are() -> None:
     skip_where_impossible("cpu", torch.float32)
-    given = layer(steps, 2, 3, 20, torch.float32)
+    given = layer(9, 2, 3, 20, torch.float32)
     _, input_weight, weight, *_ = given
     for change in (lambda: weight.mul_(0.5), lambda: input_weight.neg_(), lambda: weight.set_(weight + 1)):
         with torch.no_grad():
@@ -325,6 +325,81 @@ def test_backward_twice_and_operands_left_as_they_were() -> None:
     assert all(torch.equal(*pair) for pair in zip(given, before, strict=True))
 
 
+STEP_PRECISIONS = [torch.float32, torch.bfloat16, torch.int8]
+
+
+def stack(layers: int, batch: int, width: int, size: int) -> tuple[list[Weights], list[Tensor]]:
+    """Weights of layers, each of which sees the one below, and inputs, hidden and cell states; float64."""
+    draw = [[each.detach() for each in layer(1, batch, width + size * (at > 0), size)] for at in range(layers)]
+    hidden, cells = (torch.stack([each[part] for each in draw], dim=1) for part in (5, 6))
+    return [Weights(*each[1:5]) for each in draw], [draw[0][0][0], hidden.tanh(), cells]
+
+
+def stepped(
+    weights: list[Weights], given: list[Tensor], dtype: torch.dtype, implementation: str, steps: int = 3
+) -> list[Tensor]:
+    """Hidden and cell states after each step, with equal inputs."""
+    inputs, *states = given
+    found = []
+    precision = {torch.bfloat16: "bf16", torch.int8: "int8"}.get(dtype, "float32")
+    with autocast(torch.device("cpu"), precision):
+        step = recurrence.stepping(weights, inputs.shape[1], implementation)
+        for _ in range(steps):
+            states = [*step(inputs, *states)]
+            found += states
+    return found
+
+
+def single(weights: list[Weights], given: list[Tensor]) -> tuple[list[Weights], list[Tensor]]:
+    return [Weights(*(each.float() for each in one)) for one in weights], [each.float() for each in given]
+
+
+@pytest.mark.parametrize("dtype", STEP_PRECISIONS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("layers", "batch", "width", "size"),
+    [(1, 4, 1, 5), (3, 1, 3, 40), (2, 3, 7, 33), (2, 12, 3, 16), (3, 17, 51, 48), (1, 33, 5, 100), (3, 64, 3, 400)],
+)
+def test_every_implementation_steps_near_float64(
+    implementation: str, dtype: torch.dtype, layers: int, batch: int, width: int, size: int
+) -> None:
+    skip_where_impossible(implementation, dtype)
+    weights, given = stack(layers, batch, width, size)
+    exact = torch.int8 if dtype == torch.int8 else torch.float64  # int8 has whole numbers, whoever multiplies them
+    wanted = stepped(weights, given, exact, "reference")
+    found = stepped(*single(weights, given), dtype, implementation)
+    assert {each.shape for each in found} == {(batch, layers, size)}
+    assert_near(found, wanted, 2e-2 if dtype != torch.float32 else TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("size", [20, 400])
+def test_int8_is_near_what_it_stands_for(size: int) -> None:
+    weights, given = stack(3, 5, 3, size)
+    found = stepped(weights, given, torch.int8, "reference")
+    assert_near(found, stepped(weights, given, torch.float64, "reference"), 5e-2)
+    assert not torch.equal(found[-1], stepped(weights, given, torch.float64, "reference")[-1])
+
+
+@pytest.mark.parametrize("dtype", STEP_PRECISIONS)
+def test_steps_of_other_sizes_in_between_change_nothing(dtype: torch.dtype) -> None:
+    skip_where_impossible("cpu", dtype)
+    small, large = (single(*stack(layers, batch, 3, size)) for layers, batch, size in ((2, 3, 20), (3, 20, 90)))
+    first = [stepped(*each, dtype, "cpu") for each in (small, large)]
+    again = [stepped(*each, dtype, "cpu") for each in (small, large)]
+    for one, other in zip([*first[0], *first[1]], [*again[0], *again[1]], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", STEP_PRECISIONS)
+def test_a_step_keeps_what_is_not_finite_in_its_record(dtype: torch.dtype) -> None:
+    skip_where_impossible("cpu", dtype)
+    weights, given = single(*stack(2, 5, 3, 40))
+    given[0][2, 1] = float("nan")
+    for each in stepped(weights, given, dtype, "cpu"):
+        assert each[2].isnan().all()
+        assert each[[0, 1, 3, 4]].isfinite().all()
+
+
 def test_what_is_chosen() -> None:
     single, double = torch.zeros(2), torch.zeros(2, dtype=torch.float64)
     assert choose("reference", single, torch.float32) == "reference"
@@ -351,7 +426,7 @@ def test_without_a_compiler_it_is_said_once_and_the_reference_is_taken(monkeypat
 
 
 def test_without_tiles_bf16_is_the_reference_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_has_bf16", lambda: False)
+    monkeypatch.setattr(cpu, "_has_tiles", lambda: False)
     assert choose("auto", torch.zeros(2), torch.bfloat16) == "reference"
     with pytest.raises(UsageError, match="no tiles"):
         choose("cpu", torch.zeros(2), torch.bfloat16)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import seqdens
 from seqdens import sampling
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.errors import UsageError
@@ -115,7 +116,7 @@ def test_records_that_end_leave_the_batch_and_the_others_as_they_are(
     signer: SequenceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    signer.encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    signer.head.output.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
 
     def draw(leaving: float) -> list[np.ndarray]:
         sizes.clear()
@@ -205,24 +206,46 @@ def test_sampling_leaves_modes_and_random_numbers_as_they_were(model: SequenceMo
 
 
 def test_sampling_is_in_evaluation_mode(model: SequenceModel) -> None:
-    model.encoder.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
     modes: list[bool] = []
+    for module in (model.encoder, model.head.output):
+        module.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
     model.train().sample(1, steps=2, prime=np.zeros((2, 3)))
     assert modes == [False, False, False]
 
 
-def test_under_autocast_the_head_has_full_precision(model: SequenceModel) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+def test_in_every_precision_the_head_has_the_full_one(model: SequenceModel, precision: str) -> None:
     seen: list[tuple[torch.dtype, bool]] = []
     model.head.output.register_forward_pre_hook(
         lambda module, inputs: seen.append((inputs[0].dtype, torch.is_autocast_enabled("cpu")))
     )
     expected = model.sample(2, steps=4, seed=0)
+    alone = model.sample(2, steps=4, seed=0, precision=precision)
     with torch.autocast("cpu", torch.bfloat16):
-        reduced = model.sample(2, steps=4, seed=0)
+        within = model.sample(2, steps=4, seed=0, precision=precision)
         assert torch.is_autocast_enabled("cpu")
-    assert seen == [(torch.float32, False)] * 8
-    for record, other in zip(reduced, expected, strict=True):
+    assert seen == [(torch.float32, False)] * 12
+    for record, same, other in zip(alone, within, expected, strict=True):
+        np.testing.assert_array_equal(record, same)
         np.testing.assert_allclose(record, other, rtol=0.1, atol=0.1 * max(model.std))
+        assert (precision == "float32") == np.array_equal(record, other)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+def test_in_every_precision_streams_are_samples(model: SequenceModel, precision: str) -> None:
+    streamed = np.stack(list(model.stream(3, steps=20, seed=5, precision=precision)), axis=1)
+    for record, other in zip(streamed, model.sample(3, steps=20, seed=5, precision=precision), strict=True):
+        np.testing.assert_array_equal(record, other)
+
+
+def test_an_encoder_without_int8_says_so() -> None:
+    memoryless = SequenceModel(
+        (X, Y, STROKE_END), seqdens.encoder("memoryless"), seqdens.head("gmm-bernoulli"), mean=(0, 0), std=(1, 1)
+    )
+    with pytest.raises(UsageError, match="precision is 'int8', but must be one of float32, bf16 for encoder 'memoryl"):
+        memoryless.sample(precision="int8")
+    with pytest.raises(UsageError, match="precision is 'fp8', but must be one of float32, bf16"):
+        memoryless.stream(precision="fp8")  # type: ignore[arg-type]
 
 
 def constant(model: SequenceModel) -> Any:

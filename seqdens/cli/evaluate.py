@@ -44,6 +44,13 @@ class Subject(NamedTuple):
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one a model, instead of a table.")
 @data_options
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Of products; of int8, the encoder's alone, and a step at a time.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Records at a time.")
 def evaluate(
     models: tuple[Path, ...],
@@ -52,6 +59,7 @@ def evaluate(
     as_json: bool,
     cache: Path | None,
     device: str,
+    precision: str,
     batch_size: int,
     **chosen: Any,
 ) -> None:
@@ -62,8 +70,9 @@ def evaluate(
     from rich.console import Console
 
     from seqdens.cli.display import counting
-    from seqdens.devices import choose_device
+    from seqdens.devices import autocast, choose_device
     from seqdens.evaluation import measure
+    from seqdens.sampling import check_precision
 
     where = choose_device(device)
     subjects = list(with_data(models, cache, **chosen))
@@ -78,8 +87,15 @@ def evaluate(
         if split == "all" and baselines:
             told.append(f"{STATIC}: fitted on the training split, which is among the records measured.")
     found = []
+    for name, model, *_ in subjects:
+        with naming(name):
+            check_precision(model, precision)
     for name, model, data, _ in subjects:
-        with naming(name), counting(Console(stderr=True), f"Evaluating {name}") as progress:
+        with (
+            naming(name),
+            counting(Console(stderr=True), f"Evaluating {name}") as progress,
+            autocast(where, precision),
+        ):
             found.append(measure(model.to(where), data, split, batch_size=batch_size, progress=progress))
     if as_json:
         described = [

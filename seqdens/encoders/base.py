@@ -29,10 +29,35 @@ class Encoded(NamedTuple):
     extras: dict[str, Tensor]
 
 
+class Stepper:
+    """An encoder on its way: whatever can be done once for all steps is done when it is made.
+
+    `state` is the one after the last step. Later changes of the encoder's weights need not be seen.
+    """
+
+    def __init__(self, encoder: Encoder, state: State, context: Context | None = None) -> None:
+        self.encoder, self.state, self.context = encoder, state, context
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Features (B, F) of the next step, whose inputs are (B, F_in)."""
+        lengths = torch.ones(len(inputs), dtype=torch.long, device=inputs.device)
+        features, self.state, _ = self.encoder(inputs.unsqueeze(1), lengths, self.state, self.context)
+        return features.squeeze(1)
+
+    def keep(self, records: Tensor) -> None:
+        """From now on, go on with those `records` (N,) alone."""
+        self.state = {name: value.index_select(0, records) for name, value in self.state.items()}
+
+
 class Encoder(nn.Module, ABC):
-    """`__init__(self, input_size, context_size=0, *, option=default, ...)`; sets `output_size`."""
+    """`__init__(self, input_size, context_size=0, *, option=default, ...)`; sets `output_size`.
+
+    `precisions` are those in which it can be stepped through: "float32", "bf16" by autocast, "int8" where it heeds
+    `devices.int8_is_on`.
+    """
 
     output_size: int
+    precisions: tuple[str, ...] = ("float32", "bf16")
 
     @abstractmethod
     def start(self, batch_size: int, context: Context | None = None) -> State:
@@ -45,6 +70,10 @@ class Encoder(nn.Module, ABC):
         Features at step t depend on inputs up to t alone. Stepping through with T = 1 and the returned state
         gives the same numbers. What stands in the padding changes nothing before it.
         """
+
+    def stepper(self, state: State, context: Context | None = None) -> Stepper:
+        """What goes on from `state`, one step at a time and many times, without gradients."""
+        return Stepper(self, state, context)
 
     def finished(self, state: State, context: Context | None) -> Tensor:
         """(B,) bool: nothing is left to write. By default never."""

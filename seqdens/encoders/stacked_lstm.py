@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from seqdens.encoders.base import Context, Encoded, Encoder, State
-from seqdens.encoders.recurrence import peephole_lstm
+from seqdens.devices import int8_is_on
+from seqdens.encoders.base import Context, Encoded, Encoder, State, Stepper
+from seqdens.encoders.recurrence import Weights, peephole_lstm, stepping
 from seqdens.errors import UsageError
 
 
@@ -28,6 +29,8 @@ class StackedLSTM(Encoder):
         gate_clip: limit of the derivatives of gate pre-activations at every step, 0 for none
         recurrence: auto (the fastest that is possible), reference (plain torch), cpu (compiled C++)
     """
+
+    precisions = ("float32", "bf16", "int8")
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class StackedLSTM(Encoder):
                 raise UsageError(f"{name} of stacked-lstm is {size}, but must be at least 1.")
         if not gate_clip >= 0:
             raise UsageError(f"gate_clip of stacked-lstm is {gate_clip}, but must be positive, or 0 for no clipping.")
-        self.output_size = layers * hidden_size
+        self.input_size, self.output_size, self.recurrence = input_size, layers * hidden_size, recurrence
         self.layers = nn.ModuleList(
             PeepholeLSTM(input_size + (hidden_size if below else 0), hidden_size, gate_clip, recurrence)
             for below in range(layers)
@@ -62,6 +65,22 @@ class StackedLSTM(Encoder):
         return {"hidden": weight.new_zeros(shape), "cell": weight.new_zeros(shape)}
 
     def forward(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None = None) -> Encoded:
+        forward = self._step_by_step if int8_is_on() else self._layer_by_layer
+        return forward(inputs, lengths, state)
+
+    def stepper(self, state: State, context: Context | None = None) -> Stepper:
+        return _Stepper(self, state)
+
+    def _step_by_step(self, inputs: Tensor, lengths: Tensor, state: State) -> Encoded:
+        stepper, features = _Stepper(self, state), []
+        for t, seen in enumerate(inputs.unbind(1)):
+            before = stepper.state
+            features.append(stepper(seen))
+            goes_on = (lengths > t)[:, None, None]
+            stepper.state = {name: torch.where(goes_on, after, before[name]) for name, after in stepper.state.items()}
+        return Encoded(torch.stack(features, dim=1), stepper.state, {})
+
+    def _layer_by_layer(self, inputs: Tensor, lengths: Tensor, state: State) -> Encoded:
         steps = below = inputs.transpose(0, 1)
         outputs, hiddens, cells = [], [], []
         for number, layer in enumerate(self.layers):
@@ -73,6 +92,18 @@ class StackedLSTM(Encoder):
             cells.append(_last(cell, lengths, c0))
         after = {"hidden": torch.stack(hiddens, dim=1), "cell": torch.stack(cells, dim=1)}
         return Encoded(torch.cat(outputs, dim=2), after, {})
+
+
+class _Stepper(Stepper):
+    def __init__(self, encoder: StackedLSTM, state: State) -> None:
+        super().__init__(encoder, state)
+        weights = [layer.weights for layer in encoder.layers if isinstance(layer, PeepholeLSTM)]
+        self._step = stepping(weights, encoder.input_size, encoder.recurrence)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        hidden, cell = self._step(inputs, self.state["hidden"], self.state["cell"])
+        self.state = {"hidden": hidden, "cell": cell}
+        return hidden.flatten(1)
 
 
 class PeepholeLSTM(nn.Module):
@@ -94,9 +125,12 @@ class PeepholeLSTM(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
+    @property
+    def weights(self) -> Weights:
+        return Weights(self.input_weight, self.recurrent_weight, self.peepholes, self.bias)
+
     def forward(self, inputs: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self.input_weight, self.recurrent_weight, self.peepholes, self.bias
-        return peephole_lstm(inputs, *weights, h0, c0, self.gate_clip, self.recurrence)
+        return peephole_lstm(inputs, *self.weights, h0, c0, self.gate_clip, self.recurrence)
 
 
 def _last(states: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:

@@ -65,3 +65,7 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor) -> Distribution:
         """The distributions for features (B, T, F)."""
+
+    def sample(self, features: Tensor, noise: Tensor, bias: float = 0.0) -> Tensor:
+        """Draws (B, T, D) of the distributions for features (B, T, F), of uniform noise (B, T, noise_size)."""
+        return self(features).sample(noise, bias)

@@ -1,13 +1,15 @@
-// The logarithm of a mixture of bivariate Gaussians, and its derivatives, each in one pass over the points.
+// The logarithm of a mixture of bivariate Gaussians, its derivatives, and draws, each in one pass over the points.
 //
 // K components of a point, in vectors. Of each: weight logit w, means m, log sigmas s, correlation number r. With
 // z = (x - m) exp(-s), n = z_2 cosh r - z_1 sinh r and E = exp(|r|), the logarithm of weight times density is
 //   w - s_1 - s_2 + |r| - (z_1^2 + n^2) / 2 + log((1 + E^-2) / 2) - log(sum exp w) - log(2 pi),
 // of which `exponent` is the part before the first logarithm and `factor` the argument of that.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 #ifdef __SSE2__
 #include <immintrin.h>
@@ -165,5 +167,47 @@ extern "C" void mixture(long points, long K, const float* const* parts, const lo
         log_densities[point] = top + std::log(density / weight) - LOG_2_PI;
       }
     }
+  }
+}
+
+namespace {
+
+double inside(float uniform) {  // keeps normals finite
+  const float margin = std::numeric_limits<float>::epsilon();
+  return std::min(std::max(uniform, margin), 1 - margin);
+}
+
+double normal(double uniform) {
+  const double y = 2 * uniform - 1;
+  const double a = 0.147, l = std::log1p(-y * y), b = 2 / (M_PI * a) + l / 2;
+  double x = std::copysign(std::sqrt(std::sqrt(b * b - l / a) - b), y);  // within 0.002 (Winitzki, 2008)
+  for (int newton = 0; newton < 3; ++newton) x -= (std::erf(x) - y) * std::exp(x * x) * std::sqrt(M_PI) / 2;
+  return std::sqrt(2) * x;
+}
+
+long choose(const float* logits, long K, double sharpness, double uniform) {
+  const double top = *std::max_element(logits, logits + K);
+  double total = 0;
+  for (long k = 0; k < K; ++k) total += std::exp(sharpness * (logits[k] - top));
+  double rest = uniform * total;
+  for (long k = 0; k + 1 < K; ++k)
+    if ((rest -= std::exp(sharpness * (logits[k] - top))) <= 0) return k;
+  return K - 1;
+}
+
+}  // namespace
+
+// Points of D = 2 + S columns, of which `places` first names the real ones, by uniform `noise` (points, 1 + D): for the
+// component, the real columns and the binary ones. Of each point, `outputs` are w, m_1 m_2, s_1 s_2, r and S binary logits.
+extern "C" void draw(long points, long K, long D, const float* outputs, const long* places, const float* noise, double bias,
+                     float* drawn) {
+  for (long point = 0; point < points; ++point, outputs += 6 * K + D - 2, noise += 1 + D, drawn += D) {
+    const long k = choose(outputs, K, 1 + bias, inside(noise[0]));
+    const float *means = outputs + K + k, *log_sigmas = outputs + 3 * K + k;
+    const double n_1 = normal(inside(noise[1])), n_2 = normal(inside(noise[2])), r = outputs[5 * K + k];
+    drawn[places[0]] = means[0] + std::exp(log_sigmas[0] - bias) * n_1;
+    drawn[places[1]] = means[K] + std::exp(log_sigmas[K] - bias) * (n_2 / std::cosh(r) + n_1 * std::tanh(r));
+    for (long binary = 0; binary + 2 < D; ++binary)
+      drawn[places[2 + binary]] = inside(noise[3 + binary]) * (1 + std::exp(-double(outputs[6 * K + binary]))) < 1;
   }
 }

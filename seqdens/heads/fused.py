@@ -1,4 +1,4 @@
-"""The log-density of a mixture of bivariate Gaussians in C++ (fused.cpp): one pass forwards, one backwards.
+"""Mixtures of bivariate Gaussians in C++ (fused.cpp): the log-density, its derivatives and draws, in one pass each.
 
 It equals what `gmm_bernoulli` does with ordinary operations, and is used where it can be: float32 on a CPU, with a
 compiler. K components of a point.
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from seqdens import native
+from seqdens.datasets.base import Column
 
 enabled = True  # False has everything done with ordinary operations
 
@@ -41,6 +42,32 @@ def log_density(x: Tensor, weight_logits: Tensor, means: Tensor, log_sigmas: Ten
     The parts are those of `MixtureBernoulli`. The derivatives cannot be differentiated again.
     """
     return _LogDensity.apply(x, weight_logits, means, log_sigmas, correlations)
+
+
+def can_draw(features: Tensor, sizes: Sequence[int]) -> bool:
+    """Whether `draw` is for output numbers of features like these, in parts of `sizes`."""
+    return (
+        enabled
+        and not torch.is_grad_enabled()
+        and sizes[1] == 2 * sizes[0]
+        and features.dtype == torch.float32
+        and features.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+        and _library() is not None
+    )
+
+
+def draw(outputs: Tensor, sizes: Sequence[int], columns: Sequence[Column], noise: Tensor, bias: float) -> Tensor:
+    """Points (..., D) of output numbers (..., N), as `MixtureBernoulli.sample` draws them from noise (..., 1 + D).
+
+    `sizes` are how many numbers of a point are weight logits, means, log sigmas, correlations and binary logits.
+    """
+    outputs, noise = outputs.contiguous(), noise.contiguous()
+    drawn = noise.new_empty(*noise.shape[:-1], len(columns))
+    places = sorted(range(len(columns)), key=lambda place: columns[place].kind, reverse=True)  # real, then binary
+    given = (outputs.data_ptr(), (ctypes.c_long * len(places))(*places), noise.data_ptr(), bias, drawn.data_ptr())
+    _library().draw(drawn.numel() // len(columns), sizes[0], len(columns), *given)
+    return drawn
 
 
 class _LogDensity(torch.autograd.Function):
@@ -84,4 +111,6 @@ def _library() -> Any:
         return None
     size, pointer = ctypes.c_long, ctypes.c_void_p
     library.mixture.argtypes, library.mixture.restype = [size] * 2 + [pointer] * 6, None
+    library.draw.argtypes = [size] * 3 + [pointer] * 3 + [ctypes.c_double, pointer]
+    library.draw.restype = None
     return library

@@ -220,6 +220,12 @@ class GMMBernoulli(Head):
         outputs = self.output(features)
         return self.distribution(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
 
+    def sample(self, features: Tensor, noise: Tensor, bias: float = 0.0) -> Tensor:
+        """As the draws of `forward`, in one pass where that is possible."""
+        if self.sigma_floor or not fused.can_draw(features, self.sizes):
+            return super().sample(features, noise, bias)
+        return fused.draw(self.output(features), self.sizes, self.columns, noise, bias)
+
     def distribution(self, outputs: Tensor) -> MixtureBernoulli:
         """The distributions for output numbers (B, T, N)."""
         weights, *parts, binary = clip_derivative(outputs, self.output_clip).split(self.sizes, -1)

@@ -130,6 +130,22 @@ class EncoderContract(ComponentContract):
         self.close(torch.cat(features, dim=1), whole.features, f"{where} feature than all at once")
         self.close(self.after(encoder, state), self.after(encoder, whole.state), f"{where} state than all at once")
 
+    def test_its_stepper_goes_on_alike_and_keeps_records(self) -> None:
+        encoder, inputs, kept = self.build(), self.inputs(3, 7), [2, 0]
+        whole = encode(encoder, inputs)
+        with torch.inference_mode():
+            stepper = encoder.stepper(encode(encoder, inputs[:, :2]).state)
+            found = torch.stack([stepper(inputs[:, t]) for t in (2, 3)], dim=1)
+            stepper.keep(torch.tensor(kept))
+            left = torch.stack([stepper(inputs[kept, t]) for t in (4, 5, 6)], dim=1)
+        self.close(found, whole.features[:, 2:4], "steps of its stepper give other features than all at once")
+        self.close(left, whole.features[kept, 4:], "once its stepper keeps some records alone, these go on otherwise")
+        self.close(
+            self.after(encoder, {name: value.clone() for name, value in stepper.state.items()}),
+            self.after(encoder, whole.state)[kept],
+            "the state of its stepper is another than after all steps at once",
+        )
+
     @pytest.mark.parametrize("lengths", RAGGED, ids=str)
     def test_each_record_of_a_ragged_batch_is_as_if_alone(self, lengths: list[int]) -> None:
         encoder, inputs = self.build(), self.inputs(len(lengths), max(lengths))

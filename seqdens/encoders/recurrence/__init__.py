@@ -8,12 +8,16 @@ T steps, B sequences, F numbers of an input, H cells.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from seqdens.devices import int8_is_on
 from seqdens.encoders.recurrence import cpu, reference
+from seqdens.encoders.recurrence.quantised import Step, Weights
 from seqdens.errors import UsageError
 from seqdens.native import CannotCompile
 from seqdens.registry import choices
@@ -41,8 +45,24 @@ def peephole_lstm(
     weights. Differentiable once. Raises `UsageError` where the implementation asked for cannot do this here.
     """
     dtype = product_dtype(recurrent_weight)
-    module = {"reference": reference, "cpu": cpu}[choose(implementation, recurrent_weight, dtype)]
+    module = _module(implementation, recurrent_weight, dtype)
     return module.peephole_lstm(inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0, clip, dtype)
+
+
+def stepping(layers: Sequence[Weights], width: int, implementation: str = "auto") -> Step:
+    """A function of inputs (B, F), hidden and cell states (B, L, H) to those states after a step of all L layers.
+
+    Each layer after the first sees the inputs, F = `width`, and after them the hidden states of the one below. Nothing
+    is differentiated. Products are as in `peephole_lstm`, and int8 within `devices.Int8Products`; which, is settled
+    here, and so are the weights. Raises `UsageError` where the implementation asked for cannot do this here.
+    """
+    weight = layers[0].recurrent_weight
+    dtype = torch.int8 if int8_is_on() else product_dtype(weight)
+    return _module(implementation, weight, dtype).stepping(layers, width, dtype)
+
+
+def _module(implementation: str, weight: Tensor, dtype: torch.dtype) -> ModuleType:
+    return {"reference": reference, "cpu": cpu}[choose(implementation, weight, dtype)]
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:

@@ -1,6 +1,6 @@
-"""The recurrence in C++ (cpu.cpp), compiled when it is first used: float32, or bfloat16 products where there are tiles.
+"""The recurrence in C++ (cpu.cpp), compiled when it is first used; products in bfloat16 and int8 where there are tiles.
 
-T steps, B sequences, F numbers of an input, H cells.
+T steps, B sequences, F numbers of an input, L layers, H cells, K rows of the right operand of a product.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.nn.functional import pad
 
 from seqdens import native
+from seqdens.encoders.recurrence.quantised import Step, Weights, quantised
 
-FEW = 4  # steps for which inputs are projected within the recurrence; for more, one large product is faster
-SUFFIX = {torch.float32: "float32", torch.bfloat16: "bf16"}
+SUFFIX = {torch.float32: "float32", torch.bfloat16: "bf16", torch.int8: "int8"}
+LANES = 16
+DEPTH = {torch.float32: 16, torch.bfloat16: 32, torch.int8: 64}  # K is padded to a multiple of it
 
 
 def obstacle(weight: Tensor, dtype: torch.dtype) -> str:
@@ -30,8 +33,8 @@ def obstacle(weight: Tensor, dtype: torch.dtype) -> str:
     """
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or dtype not in SUFFIX:
         return f"weights are {weight.dtype} on {weight.device} and products {dtype}, but must be float32 on cpu."
-    if dtype == torch.bfloat16 and not _has_bf16():
-        return "the processor has no tiles (AMX) for products in bf16; use precision float32."
+    if dtype != torch.float32 and not _has_tiles():
+        return f"the processor has no tiles (AMX) for products in {SUFFIX[dtype]}; use precision float32."
     _library()
     return ""
 
@@ -55,6 +58,45 @@ def peephole_lstm(
     return hidden[1:], cells[1:]
 
 
+def stepping(layers: Sequence[Weights], width: int, dtype: torch.dtype) -> Step:
+    """As `recurrence.stepping`, with products of `dtype`."""
+    return _Step(layers, width, dtype)
+
+
+class _Step:
+    def __init__(self, layers: Sequence[Weights], width: int, dtype: torch.dtype) -> None:
+        self.layers = [_Layer.of(weights, width, dtype) for weights in layers]
+        self.packed = (_Layer * len(layers))(*self.layers)
+        self.function = getattr(_library(), f"step_{SUFFIX[dtype]}")
+        self.states = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+
+    def __call__(self, inputs: Tensor, hidden: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, hidden, cells = inputs.float().contiguous(), hidden.to(self.states).contiguous(), cells.contiguous()
+        after, cells_after = torch.empty_like(hidden), torch.empty_like(cells)
+        (batch, layers, size), width = hidden.shape, inputs.shape[1]
+        states = (each.data_ptr() for each in (hidden, cells, after, cells_after))
+        self.function(batch, layers, width, size, inputs.data_ptr(), self.packed, *states)
+        return after, cells_after
+
+
+class _Layer(ctypes.Structure):
+    """The struct of cpu.cpp; `tensors` are what it points to."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("panels", "scales", "input_weight", "peepholes", "bias")]
+    tensors: tuple[Tensor | None, ...]
+
+    @classmethod
+    def of(cls, weights: Weights, width: int, dtype: torch.dtype) -> _Layer:
+        scales, weights = quantised(weights, width) if dtype == torch.int8 else (None, weights)
+        below = weights.input_weight[:, width:]
+        panels = _forward_panels([weights.recurrent_weight, *([below] if below.shape[1] else [])], dtype)
+        rows = weights.input_weight[:, :width].T.contiguous()
+        tensors = (panels, scales, rows, weights.peepholes.contiguous(), weights.bias.contiguous())
+        layer = cls(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
+        layer.tensors = tensors
+        return layer
+
+
 def _forward(
     inputs: Tensor,
     input_weight: Tensor,
@@ -66,24 +108,15 @@ def _forward(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs as they were read, activations (T, B, 4H), hidden and cell states (T + 1, B, H), the first before all."""
-    (steps, batch, width), size = inputs.shape, h0.shape[1]
+    (steps, batch, _), size = inputs.shape, h0.shape[1]
     seen = inputs.to(dtype).contiguous()
-    within = steps <= FEW
-    if within:
-        activations = seen.new_empty(steps, batch, 4 * size)
-    else:
-        with torch.autocast("cpu", enabled=False):
-            projected = torch.addmm(bias.to(dtype), seen.flatten(0, 1), input_weight.to(dtype).T)
-        activations = projected.view(steps, batch, 4 * size)  # turned into the activations in place
+    with torch.autocast("cpu", enabled=False):
+        projected = torch.addmm(bias.to(dtype), seen.flatten(0, 1), input_weight.to(dtype).T)
+    activations = projected.view(steps, batch, 4 * size)  # turned into the activations in place
     hidden, cells = seen.new_empty(steps + 1, batch, size), c0.new_empty(steps + 1, batch, size)
     hidden[0], cells[0] = h0, c0
-    panels = _panels(input_weight if within else None, recurrent_weight, dtype)
-    _call(
-        "forward",
-        dtype,
-        (steps, batch, width if within else 0, size),
-        (seen, panels, peepholes.contiguous(), bias.contiguous() if within else None, activations, hidden, cells),
-    )
+    panels = _forward_panels([recurrent_weight], dtype)
+    _call("forward", dtype, (steps, batch, size), (panels, peepholes.contiguous(), activations, hidden, cells))
     return seen, activations, hidden, cells
 
 
@@ -119,11 +152,12 @@ class _PeepholeLSTM(torch.autograd.Function):
         if from_hidden is not None and from_hidden.stride(2) != 1:
             from_hidden = from_hidden.contiguous()
         strides = (0, 0) if from_hidden is None else from_hidden.stride()[:2]
+        panels = _backward_panels(recurrent_weight, ctx.dtype)
         _call(
             "backward",
             ctx.dtype,
             (steps, batch, size),
-            (activations, recurrent_weight.contiguous(), peepholes.contiguous(), cells),
+            (activations, panels, peepholes.contiguous(), cells),
             (from_hidden, (ctypes.c_long * 2)(*strides), None if from_cells is None else from_cells.contiguous()),
             ctx.limit,
             (derivatives, d_peepholes, d_bias, dh, dc),
@@ -147,29 +181,27 @@ def _workspace(like: Tensor) -> Tensor:
     return spaces[like.dtype][: like.numel()].view_as(like)
 
 
-_packed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+def _forward_panels(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Weights (4H, K) of states as a right operand, one after the other: blocks of cells, of those the four gates."""
+    columns = [_padded(weight, DEPTH[dtype], dtype).unflatten(1, (-1, LANES)).transpose(0, 1) for weight in weights]
+    return _panels(torch.cat(columns, dim=-1))
 
 
-def _panels(input_weight: Tensor | None, recurrent_weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weights as the forward products want them, made anew only where they have changed."""
-    weights = [weight for weight in (input_weight, recurrent_weight) if weight is not None]
-    if any(weight.is_inference() for weight in weights):  # nobody counts their changes
-        return _pack(input_weight, recurrent_weight, dtype)
-    state = [(weight.data_ptr(), weight._version) for weight in weights]
-    kept = _packed.setdefault(recurrent_weight, {})
-    found = kept.get((dtype, len(weights)))
-    if found is None or found[0] != state:
-        found = kept[dtype, len(weights)] = state, _pack(input_weight, recurrent_weight, dtype)
-    return found[1]
+def _backward_panels(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights (4H, H) as a right operand for derivatives of gates: K are blocks of cells, of those the four gates."""
+    rows = _padded(weight, LANES, dtype).unflatten(1, (-1, LANES)).transpose(0, 1).flatten(0, 2)
+    return _panels(rows.T.unflatten(0, (-1, LANES)))
 
 
-def _pack(input_weight: Tensor | None, recurrent_weight: Tensor, dtype: torch.dtype) -> Tensor:
-    size, width = recurrent_weight.shape[1], 0 if input_weight is None else input_weight.shape[1]
-    depth = getattr(_library(), f"depth_{SUFFIX[dtype]}")(width, size)
-    panels = torch.empty(-(-size // 16) * 4 * depth * 16, dtype=dtype)
-    given = [None if weight is None else weight.detach().contiguous() for weight in (input_weight, recurrent_weight)]
-    _call("pack", dtype, (width, size), (*given, panels))
-    return panels
+def _padded(weight: Tensor, multiple: int, dtype: torch.dtype) -> Tensor:
+    """Weights (4H, K) as (4, H, K), H padded to whole vectors and K to a multiple."""
+    gates = weight.detach().to(dtype).unflatten(0, (4, -1))
+    return pad(gates, (0, -gates.shape[2] % multiple, 0, -gates.shape[1] % LANES))
+
+
+def _panels(columns: Tensor) -> Tensor:
+    """Columns (..., 16, K) of a right operand as products want them: of a few K, which stand together, all columns."""
+    return columns.unflatten(-1, (-1, 4 // columns.element_size())).transpose(-3, -2).contiguous()
 
 
 def _call(function: str, dtype: torch.dtype, *arguments: Any) -> None:
@@ -185,17 +217,18 @@ def _call(function: str, dtype: torch.dtype, *arguments: Any) -> None:
 def _library() -> ctypes.CDLL:
     library = native.load(Path(__file__).with_suffix(".cpp"))
     size, pointer = ctypes.c_long, ctypes.c_void_p
-    for suffix in SUFFIX.values() if library.has_bf16() else ["float32"]:
-        for name, arguments in {
-            "depth": [size] * 2,
-            "pack": [size] * 2 + [pointer] * 3,
-            "forward": [size] * 4 + [pointer] * 7,
-            "backward": [size] * 3 + [pointer] * 7 + [ctypes.c_float] + [pointer] * 5,
-        }.items():
-            function = getattr(library, f"{name}_{suffix}")
-            function.argtypes, function.restype = arguments, size if name == "depth" else None
+    signatures = {
+        "forward": [size] * 3 + [pointer] * 5,
+        "backward": [size] * 3 + [pointer] * 7 + [ctypes.c_float] + [pointer] * 5,
+        "step": [size] * 4 + [pointer] * 6,
+    }
+    for suffix in SUFFIX.values() if library.has_tiles() else ["float32"]:
+        for name, arguments in signatures.items():
+            if name == "step" or suffix != "int8":
+                function = getattr(library, f"{name}_{suffix}")
+                function.argtypes, function.restype = arguments, None
     return library
 
 
-def _has_bf16() -> bool:
-    return bool(_library().has_bf16())
+def _has_tiles() -> bool:
+    return bool(_library().has_tiles())

@@ -17,12 +17,15 @@ state before step t.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from seqdens.encoders.recurrence.quantised import Step, Weights, dequantised, rounded
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input  # derivative * y * (1 - y)
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input  # derivative * (1 - y * y)
@@ -44,6 +47,25 @@ def peephole_lstm(
         gates = functional.linear(inputs.to(dtype), input_weight.to(dtype), bias.to(dtype))
     hidden, cells = recurrence(gates, recurrent_weight, peepholes, h0, c0, clip, dtype)
     return hidden.to(dtype), cells
+
+
+def stepping(layers: Sequence[Weights], width: int, dtype: torch.dtype) -> Step:
+    """As `recurrence.stepping`, with products of `dtype`."""
+    seen_as: Callable[[Tensor], Tensor] = Tensor.detach
+    if dtype == torch.int8:
+        layers, seen_as, dtype = [dequantised(weights, width) for weights in layers], rounded, layers[0].bias.dtype
+
+    @torch.no_grad()
+    def step(inputs: Tensor, hidden: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        seen, after = inputs, []
+        for weights, h0, c0 in zip(layers, hidden.unbind(1), cells.unbind(1), strict=True):
+            h, c = peephole_lstm(seen.unsqueeze(0), *weights, seen_as(h0), c0, 0.0, dtype)
+            after.append((h[0], c[0]))
+            seen = torch.cat((inputs.to(h.dtype), seen_as(h[0])), 1)
+        new_hidden, new_cells = zip(*after, strict=True)
+        return torch.stack(new_hidden, 1), torch.stack(new_cells, 1)
+
+    return step
 
 
 def recurrence(
