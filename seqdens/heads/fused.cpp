@@ -199,9 +199,12 @@ long choose(const float* logits, long K, double sharpness, double uniform) {
 
 // Points of D = 2 + S columns, of which `places` first names the real ones, by uniform `noise` (points, 1 + D): for the
 // component, the real columns and the binary ones. Of each point, `outputs` are w, m_1 m_2, s_1 s_2, r and S binary logits.
-extern "C" void draw(long points, long K, long D, const float* outputs, const long* places, const float* noise, double bias,
-                     float* drawn) {
-  for (long point = 0; point < points; ++point, outputs += 6 * K + D - 2, noise += 1 + D, drawn += D) {
+extern "C" void draw(long points, long K, long D, const float* all_outputs, const long* places, const float* all_noise,
+                     double bias, float* all_drawn) {
+#pragma omp parallel for if (points >= 16)
+  for (long point = 0; point < points; ++point) {
+    const float *outputs = all_outputs + point * (6 * K + D - 2), *noise = all_noise + point * (1 + D);
+    float* drawn = all_drawn + point * D;
     const long k = choose(outputs, K, 1 + bias, inside(noise[0]));
     const float *means = outputs + K + k, *log_sigmas = outputs + 3 * K + k;
     const double n_1 = normal(inside(noise[1])), n_2 = normal(inside(noise[2])), r = outputs[5 * K + k];
