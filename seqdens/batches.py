@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqdens.cache import Prepared
 
-POOL = 32  # batches drawn together and sorted by length among themselves
+POOL = 64  # batches drawn together and sorted by length among themselves
 
 
 class Batch(NamedTuple):

@@ -230,6 +230,18 @@ def test_every_implementation_is_near_float64(
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("at_once", [1, 2**8, 2**10])
+def test_in_how_many_parts_derivatives_are_found_changes_little(
+    dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_where_impossible("cpu", dtype)
+    exact = layer(11, 3, 4, 20)
+    given = [each.detach().float().requires_grad_() for each in exact]
+    monkeypatch.setattr(cpu, "AT_ONCE", at_once)
+    assert_near(results(given, 0.5, "cpu", dtype), results(exact, 0.5, "reference", torch.float64), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("used", ["h", "c"])
 def test_gradients_of_one_output_alone(dtype: torch.dtype, used: str) -> None:
     skip_where_impossible("cpu", dtype)

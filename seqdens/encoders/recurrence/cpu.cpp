@@ -65,7 +65,8 @@ void forward(long T, long B, long H, const E* panels, const float* peepholes, E*
   }
 }
 
-// `from_hidden` has a step every `strides[0]` elements and a sequence every `strides[1]`.
+// `from_hidden` has a step every `strides[0]` elements and a sequence every `strides[1]`. `dh` and `dc` (B, H) are the
+// derivatives of the state after the last of these steps, and become those of the state before the first.
 template <class P, class E = typename P::Element>
 void backward(long T, long B, long H, const E* activations, const E* panels, const float* peepholes, const float* cells,
               const E* from_hidden, const long* strides, const float* from_cells, float limit, E* dz, float* d_peepholes,
@@ -80,6 +81,9 @@ void backward(long T, long B, long H, const E* activations, const E* panels, con
     const Share own(blocks);
     std::unique_ptr<char[]> owner;
     float* sums = aligned<float>(owner, (own.last - own.first) * rows * W);  // derivatives of the own hidden states
+    for (long block = own.first; block < own.last; ++block)
+      for (long row = 0; row < B; ++row)
+        store(sums + ((block - own.first) * rows + row) * W, load(dh + row * H + block * W, std::min(W, H - block * W)));
     for (long t = T - 1; t >= 0; --t) {
       E* operand = operands[t % 2];
       for (long block = own.first; block < own.last; ++block) {

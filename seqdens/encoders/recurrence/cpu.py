@@ -26,6 +26,9 @@ LANES = 16
 DEPTH = {torch.float32: 16, torch.bfloat16: 32, torch.int8: 64}  # K is padded to a multiple of it
 
 
+AT_ONCE = 2**25  # numbers of derivatives that are there at the same time
+
+
 def obstacle(weight: Tensor, dtype: torch.dtype) -> str:
     """Why weights like `weight` cannot be used with products of `dtype`, in a sentence; empty where they can.
 
@@ -146,28 +149,40 @@ class _PeepholeLSTM(torch.autograd.Function):
     def backward(ctx: Any, from_hidden: Tensor | None, from_cells: Tensor | None) -> tuple[Tensor | None, ...]:
         seen, input_weight, recurrent_weight, peepholes, activations, hidden, cells = ctx.saved_tensors
         (steps, batch), size = activations.shape[:2], hidden.shape[2]
-        derivatives = _workspace(activations)  # of the pre-activations, clipped
+        d_inputs = torch.empty_like(seen) if ctx.needs_input_grad[0] else None
+        d_input_weight, d_recurrent_weight = torch.zeros_like(input_weight), torch.zeros_like(recurrent_weight)
         d_peepholes, d_bias = cells.new_zeros(3, size), cells.new_zeros(4 * size)
-        dc, dh = cells.new_zeros(batch, size), cells.new_empty(batch, size)
+        dh, dc = cells.new_zeros(2, batch, size)
         if from_hidden is not None and from_hidden.stride(2) != 1:
             from_hidden = from_hidden.contiguous()
-        strides = (0, 0) if from_hidden is None else from_hidden.stride()[:2]
-        panels = _backward_panels(recurrent_weight, ctx.dtype)
-        _call(
-            "backward",
-            ctx.dtype,
-            (steps, batch, size),
-            (activations, panels, peepholes.contiguous(), cells),
-            (from_hidden, (ctypes.c_long * 2)(*strides), None if from_cells is None else from_cells.contiguous()),
-            ctx.limit,
-            (derivatives, d_peepholes, d_bias, dh, dc),
-        )
-        flat = derivatives.flatten(0, 1)
-        d_inputs = (flat @ input_weight.to(ctx.dtype)).view_as(seen) if ctx.needs_input_grad[0] else None
-        d_input_weight, d_recurrent_weight = flat.T @ seen.flatten(0, 1), flat.T @ hidden[:-1].flatten(0, 1)
+        strides = (ctypes.c_long * 2)(*((0, 0) if from_hidden is None else from_hidden.stride()[:2]))
+        from_cells = None if from_cells is None else from_cells.contiguous()
+        panels, weight = _backward_panels(recurrent_weight, ctx.dtype), input_weight.to(ctx.dtype)
+        for part in _parts(steps, AT_ONCE // (batch * 4 * size)):
+            derivatives = _workspace(activations[part])  # of the pre-activations, clipped
+            incoming = [None if each is None else each[part] for each in (from_hidden, from_cells)]
+            _call(
+                "backward",
+                ctx.dtype,
+                (len(derivatives), batch, size),
+                (activations[part], panels, peepholes.contiguous(), cells[part], incoming[0], strides, incoming[1]),
+                ctx.limit,
+                (derivatives, d_peepholes, d_bias, dh, dc),
+            )
+            flat = derivatives.flatten(0, 1)
+            if d_inputs is not None:
+                torch.mm(flat, weight, out=d_inputs[part].flatten(0, 1))
+            d_input_weight += flat.T @ seen[part].flatten(0, 1)
+            d_recurrent_weight += flat.T @ hidden[part].flatten(0, 1)
         gradients = (d_inputs, d_input_weight, d_recurrent_weight, d_peepholes, d_bias, dh, dc)
         returned = [None if each is None else each.to(dtype) for each, dtype in zip(gradients, ctx.dtypes, strict=True)]
         return *returned, None, None
+
+
+def _parts(steps: int, most: int) -> list[slice]:
+    """The steps, last ones first, in parts of at most so many, or of one."""
+    most = max(1, most)
+    return [slice(max(0, last - most), last) for last in range(steps, 0, -most)]
 
 
 _local = threading.local()
