@@ -5,7 +5,7 @@ takes differences in numpy, reads the transcriptions, and writes all of it as fl
 `prepare` into a fresh folder, in as many processes as there are cores; it checks every value besides. Both
 find the files in the processor's file cache. Both files must hold equal numbers and texts.
 
-`python tests/benchmarks/bench_prepare.py ROOT [ROUNDS] [FORMS]`; FORMS of them (default 290, about 2,000 lines; 0: all).
+`python tests/benchmarks/bench_prepare.py ROOT [ROUNDS] [FORMS]`; by default 290 forms, about 2,400 lines; 0 are all.
 """
 
 from __future__ import annotations
