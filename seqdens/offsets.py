@@ -29,7 +29,8 @@ def to_offsets(points: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     if not differenced:
         return values
     offsets = values[1:].copy()
-    offsets[:, differenced] = values[1:, differenced] - values[:-1, differenced]
+    for index in differenced:  # one by one: several columns at once are copied thrice
+        offsets[:, index] -= values[:-1, index]
     return offsets
 
 

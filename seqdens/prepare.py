@@ -257,10 +257,9 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
         return Skipped(record.id, "its text holds lone surrogates, which are no characters")
     with np.errstate(invalid="ignore", over="ignore"):
         offsets = to_offsets(points, columns)
-        stored = offsets.astype(np.float32)
     if not len(offsets):
         return Skipped(record.id, f"{len(points)} point(s): nothing to predict")
-    if np.isinf(points).any() or np.isinf(stored).any():
+    if points.dtype.kind == "f" and infinite(points, offsets):
         return Skipped(record.id, "a value is infinite, or is as a 32-bit number")
     for column, values in zip(columns, offsets.T, strict=True):
         if column.states is None:
@@ -269,3 +268,9 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
         if not ((values >= 0) & (values <= top) & (values == np.round(values))).all():
             return Skipped(record.id, f"column {column.name!r} has values other than whole numbers of 0..{top}")
     return replace(record, points=offsets)
+
+
+def infinite(points: np.ndarray, offsets: np.ndarray) -> bool:
+    """Whether a value is, or its offset as a 32-bit number."""
+    with np.errstate(over="ignore"):
+        return bool(np.isinf(points).any() or np.isinf(offsets.astype(np.float32)).any())

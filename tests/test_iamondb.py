@@ -12,7 +12,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from seqdens.datasets.base import Record, Skipped
-from seqdens.datasets.iamondb import IamOnDB, hashed_split, parse_strokes, transcribed, without_long_steps
+from seqdens.datasets.iamondb import (
+    PLAIN,
+    PLAIN_SIZE,
+    IamOnDB,
+    hashed_split,
+    parse_strokes,
+    transcribed,
+    without_long_steps,
+    xml_points,
+)
 from seqdens.errors import DataError, UsageError
 
 HEADER = '<?xml version="1.0" encoding="ISO-8859-1"?>\n'
@@ -29,6 +38,14 @@ def line_xml(strokes):
         '    <DiagonallyOppositeCoords x="6512" y="1376"/>\n  </WhiteboardDescription>\n'
         f"  <StrokeSet>\n{body}  </StrokeSet>\n</WhiteboardCaptureSession>\n"
     )
+
+
+def plain_xml(strokes):
+    """As `line_xml`, with all that a real file has."""
+    corners = "".join(f'    <{name}OppositeCoords x="6572" y="25"/>\n' for name in ("Vertically", "Horizontally"))
+    content = line_xml(strokes).replace('colour="black"', 'colour="black" start_time="769.05" end_time="770.1"')
+    content = content.replace("    <Diagonally", '    <SensorLocation corner="top_left"/>\n    <Diagonally')
+    return content.replace("  </WhiteboardDescription>", f"{corners}  </WhiteboardDescription>").encode()
 
 
 def add_line(root, name, content=None):
@@ -264,6 +281,98 @@ def test_damaged_bytes_give_points_or_a_reason(at, inserted, removed):
     assert result if isinstance(result, str) else result.shape[1:] == (3,)
 
 
+def assert_read_as_xml(content):
+    """That what `parse_strokes` gives or complains of is what the parser of XML does."""
+    result, expected = outcome(parse_strokes, content), outcome(xml_points, content)
+    assert type(result) is type(expected)
+    np.testing.assert_array_equal(result, expected)
+
+
+@hypothesis_settings(deadline=None)
+@given(st.lists(st.lists(st.tuples(whole, whole), max_size=5), max_size=5))
+def test_plain_files_are_read_as_any_xml(strokes):
+    content = plain_xml(strokes)
+    small = all(abs(number) < 10**9 for stroke in strokes for point in stroke for number in point)
+    assert bool(PLAIN.fullmatch(content)) == (small and bool(strokes) and all(strokes))
+    assert_read_as_xml(content)
+
+
+# What might slip through where only bytes are compared
+HOSTILE = [
+    *(
+        b"&",
+        b"&lt;",
+        b"&#49;",
+        b"&b;",
+        b"<",
+        b">",
+        b"/",
+        b'"',
+        b"'",
+        b"=",
+        b"-",
+        b"+",
+        b".",
+        b"0",
+        b"7",
+        b"_",
+        b" 7 ",
+        b"1e3",
+    ),
+    *(
+        b"0x10",
+        b"9999999999",
+        b"\t",
+        b"\r",
+        b"\n",
+        b"\v",
+        b"\f",
+        b"\0",
+        b"\x1c",
+        b"\x85",
+        b"\xa0",
+        b"\xb2",
+        b"\xd9\xa3",
+    ),
+    *(b"\xef\xbb\xbf", b"\xff\xfe", b"<!--7-->", b"<![CDATA[7]]>", b"<?a?>", b"<!DOCTYPE a>", b"<a/>", b"<a>", b"</a>"),
+    *(
+        b'<!DOCTYPE a [<!ENTITY b "7">]>',
+        b"</Stroke>",
+        b"<Stroke/>",
+        b"<Point/>",
+        b"</Point>",
+        b"<StrokeSet>",
+        b"</StrokeSet>",
+    ),
+    *(b'<Point x="1" y="2" time="3"/>', b'<Point y="1" x="2" time="3"/>', b"<Point x='1' y='2' time='3'/>", b"time"),
+    *(b' x="1"', b' time="1"', b' xmlns="a"', b' a:x="1"', b"a:", b"utf-8", b"utf-16", b"utf-7", b"1.1", b"standalone"),
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_nothing_slips_through_where_plain_files_are_read(hostile):
+    content = plain_xml([[(10, -2)]])
+    for at in range(len(content) + 1):
+        assert_read_as_xml(content[:at] + hostile + content[at:])
+
+
+@hypothesis_settings(deadline=None)
+@given(st.data())
+def test_plain_files_with_parts_moved_lost_and_put_in_are_read_as_any_xml(data):
+    content = plain_xml(TWO_STROKES)
+    for _ in range(data.draw(st.integers(1, 3))):
+        first, last, to = sorted(data.draw(st.tuples(*[st.integers(0, len(content))] * 3)))
+        piece = data.draw(st.sampled_from([content[first:last], *HOSTILE]))
+        content = data.draw(st.sampled_from([content[:first] + content[last:], content[:to] + piece + content[to:]]))
+    assert_read_as_xml(content)
+
+
+@pytest.mark.parametrize("size", [PLAIN_SIZE - 1, PLAIN_SIZE, 11_000_000])
+def test_plain_files_of_any_size_are_read_as_any_xml(size):
+    head, _, tail = plain_xml(TWO_STROKES).partition(b"<StrokeSet>")
+    assert_read_as_xml(head + b" " * (size - len(head + tail) - len(b"<StrokeSet>")) + b"<StrokeSet>" + tail)
+
+
 coordinate = st.integers(-20, 20)
 
 
@@ -366,3 +475,12 @@ def test_real_lists_give_the_lines_and_statistics_of_the_paper(real):
     assert len(offsets) == 6_750_028
     np.testing.assert_allclose(offsets.mean(0), [8.1787, 0.1116], atol=5e-5)
     np.testing.assert_allclose(offsets.std(0), [41.954, 37.124], atol=5e-4)
+
+
+def test_real_line_files_are_plain_and_read_as_any_xml(real):
+    for source in real[0].sources():
+        for path in source.paths:
+            if path.suffix == ".xml":
+                content = path.read_bytes()
+                assert PLAIN.fullmatch(content), path
+                np.testing.assert_array_equal(parse_strokes(content), xml_points(content))

@@ -54,6 +54,27 @@ STROKES = etree.XPath("/*/StrokeSet/Stroke")
 X_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@x", smart_strings=False)
 Y_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@y", smart_strings=False)
 
+# A line file as they all are: these elements, these attributes in this order, nothing else.
+PLAIN = re.compile(
+    rb"""<\?xml version="1\.0" encoding="ISO-8859-1"\?>
+    <WhiteboardCaptureSession>
+    <WhiteboardDescription>
+    <SensorLocation corner="\w++"/>
+    <DiagonallyOppositeCoords x="-?\d++" y="-?\d++"/>
+    <VerticallyOppositeCoords x="-?\d++" y="-?\d++"/>
+    <HorizontallyOppositeCoords x="-?\d++" y="-?\d++"/>
+    </WhiteboardDescription>
+    <StrokeSet>
+    (?P<strokes>
+    (?:<Stroke colour="\w++" start_time="[\d.]++" end_time="[\d.]++">
+    (?:<Point x="-?\d{1,9}" y="-?\d{1,9}" time="[\d.]++"/>
+    )++</Stroke>
+    )++)</StrokeSet>
+    </WhiteboardCaptureSession>
+    """.replace(b"\n    ", rb"[ \r\n]*+")
+)
+PLAIN_SIZE = 1 << 20  # bytes, far below where the parser of XML has limits
+
 
 class IamOnDB(Dataset):
     """Lines of IAM-OnDB: whole device units, y down, one record a line, `group` the form.
@@ -259,6 +280,33 @@ def transcribed(content: str) -> list[str]:
 
 def parse_strokes(content: bytes) -> np.ndarray:
     """Points (T, 3) int32, x, y and stroke_end, of a line file; raises `ValueError` with the reason."""
+    plain = PLAIN.fullmatch(content) if len(content) < PLAIN_SIZE else None
+    return plain_points(plain["strokes"]) if plain else xml_points(content)
+
+
+def plain_points(strokes: bytes) -> np.ndarray:
+    """What `xml_points` gives for a file that is `PLAIN`, several times as fast."""
+    characters = np.frombuffer(strokes, np.uint8)
+    quotes = np.flatnonzero(characters == ord('"')).reshape(-1, 3, 2)  # Stroke and Point have three attributes each
+    is_point = characters[quotes[:, 0, 0] - 2] == ord("x")
+    points = np.empty((np.count_nonzero(is_point), 3), np.int32)
+    points[:, :2] = quoted_numbers(characters, quotes[is_point, :2])
+    points[:, 2] = np.append(~is_point[1:], True)[is_point]
+    return points
+
+
+def quoted_numbers(characters: np.ndarray, quotes: np.ndarray) -> np.ndarray:
+    """The whole numbers between pairs of quotes (..., 2), which are positions in `characters`."""
+    negative = characters[quotes[..., 0] + 1] == ord("-")
+    first, end = quotes[..., 0] + 1 + negative, quotes[..., 1]
+    numbers = np.zeros(first.shape, np.int64)
+    for at in first + np.arange((end - first).max())[:, None, None]:
+        numbers = np.where(at < end, 10 * numbers + characters[at] - ord("0"), numbers)
+    return np.where(negative, -numbers, numbers)
+
+
+def xml_points(content: bytes) -> np.ndarray:
+    """`parse_strokes` of any XML."""
     try:
         root = etree.fromstring(content, PARSER)
     except etree.XMLSyntaxError as error:
