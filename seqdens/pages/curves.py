@@ -65,14 +65,23 @@ def outline(points: np.ndarray, widths: np.ndarray) -> np.ndarray:
     radii = 0.5 * np.concatenate([widths[1:], widths[-2::-1]])
     turns = np.pi - (np.pi + angles - np.roll(angles, -1)) % (2 * np.pi)
     turns[[len(steps) - 1, -1]] = np.pi  # around the ends
-    return np.concatenate([_corner(*at) for at in zip(corners, radii, angles - 0.5 * np.pi, turns, strict=True)])
+    return _corners(corners, radii, angles - 0.5 * np.pi, turns)
 
 
-def _corner(centre: np.ndarray, radius: float, angle: float, turn: float) -> np.ndarray:
-    """The outline on one side of the pen, at `angle` from it, where it turns: an arc outside, through it inside."""
-    if abs(turn) < _ROUND:
-        directions = np.array([angle + 0.5 * turn])
-    else:
-        directions = np.linspace(angle, angle + turn, 2 + max(0, int(turn / _ROUND)))
-    arc = centre + radius * np.stack([np.cos(directions), np.sin(directions)], axis=1)
-    return np.insert(arc, 1, centre, axis=0) if turn <= -_ROUND else arc
+def _corners(centres: np.ndarray, radii: np.ndarray, angles: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """The outline (m, 2) on one side of the pen, at `angles` from it, where it turns: an arc outside, a wedge inside.
+
+    The wedge goes through the pen's centre, so that what lies inside counts as covered however the sides cross.
+    """
+    counts = np.where(turns <= -_ROUND, 3, np.where(turns < _ROUND, 1, 2 + (turns / _ROUND).astype(int)))
+    at = np.repeat(np.arange(len(turns)), counts)
+    number = np.arange(len(at)) - np.repeat(counts.cumsum() - counts, counts)
+    share = np.where(counts[at] == 1, 0.5, number / np.maximum(1, counts[at] - 1))
+    direction = angles[at] + share * turns[at]
+    radius = np.where((turns[at] <= -_ROUND) & (number == 1), 0.0, radii[at])
+    return np.asarray(centres[at] + radius[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=1))
+
+
+def numbers(points: np.ndarray) -> list[str]:
+    """Each point as "x y", to a thousandth."""
+    return [f"{x:.3f} {y:.3f}" for x, y in points.tolist()]

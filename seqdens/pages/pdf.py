@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seqdens.pages.curves import numbers
 from seqdens.pages.layout import Sheet
 from seqdens.pages.pen import Pen, shapes
 
@@ -61,15 +62,11 @@ def _content(sheet: Sheet, pen: Pen) -> str:
 
 
 def _curve(points: np.ndarray) -> str:
-    start, *rest = _numbers(points)
+    start, *rest = numbers(points)
     segments = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
     return "\n".join([f"{start} m", *(f"{a} {b} {c} c" for a, b, c in segments), "S"])
 
 
 def _polygon(points: np.ndarray) -> str:
-    start, *rest = _numbers(points)
+    start, *rest = numbers(points)
     return "\n".join([f"{start} m", *(f"{corner} l" for corner in rest), "f"])
-
-
-def _numbers(points: np.ndarray) -> list[str]:
-    return [f"{x:.3f} {y:.3f}" for x, y in points.tolist()]

@@ -12,9 +12,9 @@ from seqdens.pages.curves import curve, flatten, moved, outline
 from seqdens.pages.layout import Sheet
 
 _WIDEST = 20.0
-_POWER, _THINNEST, _THICKEST = 0.4, 0.55, 1.7  # of a width that varies; shares of the pen's
-_MEMORY = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # over how many points speeds are averaged
-_SPACING = 0.25  # mm between points of an outline, at most
+_POWER, _THINNEST, _THICKEST = 0.6, 0.5, 1.5  # of a width that varies; shares of the pen's
+_MEMORY = np.array([1.0, 6.0, 15.0, 20.0, 15.0, 6.0, 1.0]) / 64  # how speeds are averaged over points
+_SPACING = 0.15  # mm between points of an outline, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +84,11 @@ def _outline(stroke: np.ndarray, pen: Pen, usual: float) -> np.ndarray:
 
 
 def _shares(stroke: np.ndarray, usual: float) -> np.ndarray:
-    """(n,) of the pen's width at each point of a stroke, 1 at the usual speed."""
-    steps = _steps(stroke)
-    if not len(steps):
-        return np.ones(1)
-    speeds = 0.5 * (np.append(steps, steps[-1]) + np.append(steps[0], steps))
-    smooth = np.convolve(np.pad(speeds, len(_MEMORY) // 2, mode="edge"), _MEMORY, mode="valid")
+    """(n,) of the pen's width at each point of a stroke, 1 at the usual speed; strokes of a few points do not vary."""
+    steps = _steps(stroke)[1:-1]  # the pen is put down and lifted within the outer ones
+    if len(steps) < len(_MEMORY):
+        return np.ones(len(stroke))
+    speeds = 0.5 * (np.pad(steps, (1, 2), mode="edge") + np.pad(steps, (2, 1), mode="edge"))
+    smooth = np.convolve(np.pad(speeds, len(_MEMORY) // 2, mode="reflect"), _MEMORY, mode="valid")
     with np.errstate(divide="ignore"):
         return np.clip((usual / smooth) ** _POWER, _THINNEST, _THICKEST)

@@ -8,6 +8,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from seqdens.drawing import printable
+from seqdens.pages.curves import numbers
 from seqdens.pages.layout import Sheet
 from seqdens.pages.pen import Pen, shapes
 
@@ -32,13 +33,9 @@ def write_svg(sheet: Sheet, path: Path, pen: Pen) -> None:
 
 
 def _curve(points: np.ndarray) -> str:
-    start, *rest = _numbers(points)
+    start, *rest = numbers(points)
     return f"M{start}C{' '.join(rest)}"
 
 
 def _polygon(points: np.ndarray) -> str:
-    return f"M{' '.join(_numbers(points))}Z"
-
-
-def _numbers(points: np.ndarray) -> list[str]:
-    return [f"{x:.3f} {y:.3f}" for x, y in points.tolist()]
+    return f"M{' '.join(numbers(points))}Z"
