@@ -15,6 +15,7 @@ import numpy as np
 _STEEPEST, _SLOPES = 0.25, 101  # tried
 _USUAL_SLOPE = 0.05
 _SPREAD = 0.12  # of bottoms about the baseline, as a share of a usual up or down stroke
+_FLAT, _NONE = 1e-6, 1e-9  # share of a line's extent, and units, up to which ink has no height
 _MOST = 400  # turns that are looked at
 
 
@@ -30,7 +31,7 @@ def measure(strokes: Sequence[np.ndarray]) -> Body:
     """The baseline and the x-height of a line's strokes, at least one point in all."""
     bottoms, tops = _bottoms(strokes), _bottoms([stroke * (1, -1) for stroke in strokes]) * (1, -1)
     spread = _SPREAD * _usual_length(strokes)
-    if spread == 0:
+    if spread <= max(_FLAT * np.ptp(np.concatenate(strokes), axis=0).max(), _NONE):
         return Body(0.0, float(np.median(bottoms[:, 1])), 0.0)
     slope, y = _fit(bottoms, spread)
     heights = y + slope * tops[:, 0] - tops[:, 1]
