@@ -34,13 +34,13 @@ def save_sheets(
 
     A `.pdf`, `.json` or `.npz` holds all sheets. Of the others, several sheets make a file each: page-1.svg,
     page-2.svg for page.svg. All files appear whole or none does, their folder is made. A pen's width and colour are
-    those of pictures; in a `.gif` its line does not vary. Raises `UsageError` for another suffix, no ink, and paper
-    too large for pixels, `DataError` for ink that is not finite or not on the paper, and a place that cannot be
-    written.
+    those of pictures; in a `.gif` its line does not vary. Raises `UsageError` for another suffix, no sheets, and paper
+    too large for pixels, `DataError` for pages and lines without ink, ink that is not finite or not on the paper, and
+    a place that cannot be written.
     """
     path, pen, plotter = Path(path), pen or Pen(), plotter or Plotter()
     check_suffix(path)
-    if not any(sheet.lines for sheet in sheets):
+    if not sheets:
         raise UsageError(f"cannot save {str(path)!r}: there are no lines.")
     _check(sheets, f"cannot save {str(path)!r}")
     suffix = path.suffix.lower()
@@ -64,6 +64,8 @@ def load_sheets(path: str | Path) -> list[Sheet]:
         )
     with reading(path, "`seqdens write` writes such files"):
         sheets = _READERS[path.suffix.lower()](path)
+        if not sheets:
+            raise ValueError("it holds no pages")
     _check(sheets, f"cannot load {str(path)!r}")
     return sheets
 
@@ -96,6 +98,8 @@ def _numbered(path: Path, count: int) -> list[Path]:
 
 def _check(sheets: Sequence[Sheet], failure: str) -> None:
     for page, sheet in enumerate(sheets, start=1):
+        if not sheet.lines or not all(line.strokes for line in sheet.lines):
+            raise DataError(f"{failure}: page {page} has no lines, or one without strokes.")
         for number, line in enumerate(sheet.lines, start=1):
             if not line.text.isascii() and any(unicodedata.category(character) == "Cs" for character in line.text):
                 raise DataError(f"{failure}: the text {line.text!r} is not Unicode.")
