@@ -71,7 +71,8 @@ def winding(polygon, places):
 def test_an_outline_covers_the_pen_and_nothing_else(points, seed):
     rng = np.random.default_rng(seed)
     centres, _ = flatten(curve(points), 0.1)
-    widths = np.interp(np.arange(len(centres)), [0, len(centres)], rng.uniform(0.3, 0.6, 2))
+    way = np.linalg.norm(np.diff(centres, axis=0, prepend=centres[:1]), axis=1).cumsum()
+    widths = rng.uniform(0.3, 3) * (1 + 0.2 * np.sin(way))
     polygon = outline(centres, widths)
     assert (winding(polygon, centres) > 0).all()
     angles = rng.uniform(0, 2 * np.pi, len(centres))

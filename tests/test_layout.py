@@ -125,6 +125,21 @@ def test_a_full_sheet_is_followed_by_another_which_no_gap_begins():
     np.testing.assert_allclose(baselines(second), baselines(first)[:2], atol=0.5)
 
 
+@pytest.mark.parametrize(("number", "length"), [(0, -30), (1, -30), (2, 30), (0, 32), (3, 32)])
+def test_strokes_far_above_or_below_a_line_move_it_between_the_margins(number, length):
+    layout = Layout(paper="100x70", margin=10)
+    lines = [line("mummum") for _ in range(5)]
+    unit = np.ptp(lines[0][:, 1].cumsum()) / 3
+    lines[number] = np.vstack([lines[number], [[unit, 0, 0], [0, length * unit, 1]]])
+    lines[number][-3, 2] = 1
+    sheets = lay_out(lines, ["mummum"] * 5, layout)
+    boxes = [box(drawn) for sheet in sheets for drawn in sheet.lines]
+    assert min(top for _, top, _, _ in boxes) > 10 - 0.01
+    assert max(bottom for _, _, _, bottom in boxes) < 60 + 0.01
+    assert boxes[number][3] - boxes[number][1] > 35
+    assert sum(len(sheet.lines) for sheet in sheets) == 5
+
+
 @pytest.mark.parametrize("straighten", [True, False])
 def test_a_rising_line_is_made_level_if_wished(straighten):
     ink = line("something that rises to the right")

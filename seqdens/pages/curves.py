@@ -65,20 +65,25 @@ def outline(points: np.ndarray, widths: np.ndarray) -> np.ndarray:
     radii = 0.5 * np.concatenate([widths[1:], widths[-2::-1]])
     turns = np.pi - (np.pi + angles - np.roll(angles, -1)) % (2 * np.pi)
     turns[[len(steps) - 1, -1]] = np.pi  # around the ends
-    return _corners(corners, radii, angles - 0.5 * np.pi, turns)
+    lengths = np.linalg.norm(np.concatenate([steps, steps[::-1]]), axis=1)
+    tight = turns * radii < -0.5 * np.minimum(lengths, np.roll(lengths, -1))
+    return _corners(corners, radii, angles - 0.5 * np.pi, turns, tight | (turns <= -_ROUND))
 
 
-def _corners(centres: np.ndarray, radii: np.ndarray, angles: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """The outline (m, 2) on one side of the pen, at `angles` from it, where it turns: an arc outside, a wedge inside.
+def _corners(
+    centres: np.ndarray, radii: np.ndarray, angles: np.ndarray, turns: np.ndarray, wedged: np.ndarray
+) -> np.ndarray:
+    """The outline (m, 2) on one side of the pen, at `angles` from it, where it turns: an arc, or a wedge.
 
-    The wedge goes through the pen's centre, so that what lies inside counts as covered however the sides cross.
+    A wedge goes through the pen's centre; inside of tight turns, where the side would run backwards and what it
+    encloses would count as not covered, it keeps the parts of the side apart.
     """
-    counts = np.where(turns <= -_ROUND, 3, np.where(turns < _ROUND, 1, 2 + (turns / _ROUND).astype(int)))
+    counts = np.where(wedged, 3, np.where(turns < _ROUND, 1, 2 + (turns / _ROUND).astype(int)))
     at = np.repeat(np.arange(len(turns)), counts)
     number = np.arange(len(at)) - np.repeat(counts.cumsum() - counts, counts)
     share = np.where(counts[at] == 1, 0.5, number / np.maximum(1, counts[at] - 1))
     direction = angles[at] + share * turns[at]
-    radius = np.where((turns[at] <= -_ROUND) & (number == 1), 0.0, radii[at])
+    radius = np.where(wedged[at] & (number == 1), 0.0, radii[at])
     return np.asarray(centres[at] + radius[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=1))
 
 
