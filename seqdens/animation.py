@@ -32,7 +32,8 @@ def write_gif(file: BinaryIO, paper: np.ndarray, inks: Sequence[Sequence[np.ndar
     `paper` (height, width, 3) uint8 is what stands there from the start, in shades of the ink's colour. GIF89a.
     """
     ink = ImageColor.getrgb(colour)[:3]
-    shares = ((255.0 - paper[:, :, 0]) * 255 / (255 - ink[0])).clip(0, 255).astype(np.uint8)
+    channel = ink.index(min(ink))  # in which the ink differs most from white
+    shares = ((255.0 - paper[:, :, channel]) * 255 / max(1, 255 - ink[channel])).clip(0, 255).astype(np.uint8)
     file.write(_header(shares.shape, ink))
     shown = np.full(shares.shape, _TRANSPARENT)
     for frame, duration in _frames(shares, inks, pen):
@@ -107,9 +108,11 @@ def _dot(radius: float) -> np.ndarray:
 
 
 def _put(dot: np.ndarray, frame: np.ndarray, place: np.ndarray) -> None:
-    """Draw the dot with its centre at a place (2,) well inside the frame."""
-    left, top = (place - 0.5 * dot.shape[0] + 0.5).astype(int)
-    part = frame[top : top + dot.shape[0], left : left + dot.shape[1]]
+    """Draw the dot with its centre at a place (2,), as far as it is inside the frame."""
+    left, top = np.floor(place - 0.5 * dot.shape[0] + 0.5).astype(int)
+    dot = dot[max(0, -top) :, max(0, -left) :]
+    dot = dot[: max(0, frame.shape[0] - max(0, top)), : max(0, frame.shape[1] - max(0, left))]
+    part = frame[max(0, top) :, max(0, left) :][: dot.shape[0], : dot.shape[1]]
     part[dot > 0] = dot[dot > 0] + (_INKS - 1)
 
 

@@ -173,13 +173,13 @@ def _columns_for(sizes: np.ndarray) -> int:
 
 def _write(content: str, left: float, top: float, width: float, size: float, colour: str) -> tuple[list[_Text], float]:
     """`content` wrapped to a width, and where it ends."""
-    lines = wrap(_printable(content), max(1, int(width / (0.6 * size))))
+    lines = wrap(printable(content), max(1, int(width / (0.6 * size))))
     step = _LEADING * size
     texts = [_Text(left, top + step * index + size, line, size, colour) for index, line in enumerate(lines)]
     return texts, top + step * len(lines)
 
 
-def _printable(content: str) -> str:
+def printable(content: str) -> str:
     """`content` without what XML cannot hold."""
     return " ".join("".join(character if character.isprintable() else " " for character in content).split())
 
@@ -188,7 +188,7 @@ def _write_svg(page: _Page, path: Path) -> None:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{page.width}" height="{page.height}" '
         f'viewBox="0 0 {page.width} {page.height}">',
-        f"<title>{escape(_printable(page.title))}</title>",
+        f"<title>{escape(printable(page.title))}</title>",
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     lines += [

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import csv
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -25,7 +23,7 @@ import numpy as np
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.drawing import COLUMNS, SUFFIXES, draw, strokes
 from seqdens.errors import DataError, UsageError
-from seqdens.files import replacing
+from seqdens.files import reading, replacing
 from seqdens.offsets import to_points
 
 _KNOWN = {column.name: column for column in (X, Y, STROKE_END, SEQUENCE_END)}
@@ -33,17 +31,6 @@ _CHANGES = {"dx": X, "dy": Y}  # how a CSV file names the offsets, beside the po
 _COLUMN = re.compile(
     r"(?P<name>.+?) (?P<kind>real|binary|category)( (?P<size>[1-9]\d{0,8}))?"
     r"( (?P<role>stroke_end|sequence_end))?(?P<difference> difference)?"
-)
-_UNREADABLE = (
-    ValueError,
-    KeyError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    BadZipFile,
-    zlib.error,
-    csv.Error,
 )
 
 
@@ -101,21 +88,11 @@ def load_ink(path: str | Path) -> Ink:
         raise UsageError(
             f"cannot load {str(path)!r}: its suffix is {path.suffix!r}, but must be one of {', '.join(_READERS)}."
         )
-    try:
+    with reading(path, "`seqdens sample` writes such files"):
         records, columns = _READERS[path.suffix.lower()](path)
-    except OSError as error:
-        raise DataError(f"cannot load {str(path)!r}: {error.strerror or error}.") from error
-    except _UNREADABLE as error:
-        raise DataError(
-            f"cannot load {str(path)!r}: {_sentence(error)}; `seqdens sample` writes such files."
-        ) from error
     if not records or len({column.name for column in columns}) < len(columns):
         raise DataError(f"cannot load {str(path)!r}: it holds no records, or two columns of one name.")
     return Ink(_checked(records, columns, f"cannot load {str(path)!r}"), columns)
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _checked(records: Sequence[np.ndarray], columns: Sequence[Column], failure: str) -> list[np.ndarray]:

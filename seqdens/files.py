@@ -1,15 +1,30 @@
-"""Writing files so that nothing that was there is lost before the new one is complete."""
+"""Writing files so that nothing that was there is lost before the new one is complete; reading those of others."""
 
 from __future__ import annotations
 
+import csv
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
 
 from seqdens.errors import DataError
 from seqdens.interrupts import uninterrupted
+
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    BadZipFile,
+    zlib.error,
+    csv.Error,
+)
 
 
 @contextmanager
@@ -42,3 +57,15 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error  # the text of h5py is many lines
         raise DataError(f"cannot write {str(path)!r}: {reason}; choose another place.") from error
+
+
+@contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """Raises `DataError` naming `path` and the reason where the block finds it missing or malformed."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot load {str(path)!r}: {error.strerror or error}.") from error
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise DataError(f"cannot load {str(path)!r}: {reason}; {advice}.") from error
