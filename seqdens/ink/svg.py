@@ -38,7 +38,8 @@ def read_svg(path: str | Path) -> list[np.ndarray]:
     path = Path(path)
     root = read_root(path, "svg")
     try:
-        strokes = list(_strokes(root, np.eye(3)))
+        with np.errstate(all="ignore"):  # what overflows is refused
+            strokes = list(_strokes(root, np.eye(3)))
     except ValueError as error:
         raise DataError(f"cannot load {str(path)!r}: {error}.") from None
     if not strokes:
@@ -193,7 +194,7 @@ def _next(pattern: re.Pattern[str], text: str, place: int) -> tuple[str, int]:
     """What `pattern` finds at `place`, and where it ends."""
     match = pattern.match(text, place)
     if not match:
-        raise ValueError(f"{text[place : place + 30]!r} is not what may stand there in {text[:30]!r}")
+        raise ValueError(f"{text[place : place + 30].lstrip()!r} is not what may stand there in {text[:30]!r}")
     return match[1], match.end()
 
 

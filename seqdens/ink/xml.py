@@ -41,13 +41,12 @@ def tag(element: etree._Element) -> str:
 
 
 def _parser() -> etree.XMLParser:
+    # collect_ids=False is not among them: with it lxml 6 loads what a document type names
     return etree.XMLParser(
         resolve_entities=False,
         load_dtd=False,
         no_network=True,
         huge_tree=False,
-        dtd_validation=False,
         remove_comments=True,
         remove_pis=True,
-        collect_ids=False,
     )
