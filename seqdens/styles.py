@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,8 @@ def _of_record(dataset: str, record: str, text: str | None, options: dict[str, A
     prepared = load(dataset, **options)
     ids = list(prepared.ids)
     if record not in ids:
-        raise UsageError(f"{dataset} has no record {record!r}; {choices(record, ids)}")
+        near = get_close_matches(record, ids, 3) or ids[:3]
+        raise UsageError(f"{dataset} has no record {record!r}; of its {len(ids):,} give one such as {', '.join(near)}.")
     if prepared.columns != COLUMNS:
         raise UsageError(
             f"{dataset} has columns {', '.join(c.name for c in prepared.columns)}, but a style x, y, stroke_end."
