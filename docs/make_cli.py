@@ -81,7 +81,6 @@ written, y down; a line has at most 200 characters.
 seqdens styles add anna --from hershey:w003-l00101
 seqdens styles add me --from me.svg --text "A line in my own hand"
 seqdens styles show me --model runs/handwriting --out me.png
-seqdens styles
 ```
 """,
     "seqdens evaluate": """\
