@@ -134,16 +134,19 @@ class Recogniser(nn.Module):
 
     @torch.inference_mode()
     def read(self, points: np.ndarray, spans: Sequence[Span]) -> list[str]:
-        """The character that each span of a line's points reads as."""
-        if not spans:
-            return []
-        odds = self(torch.from_numpy(examples(points, spans)))
-        return [CHARACTERS[index] for index in odds.argmax(1).tolist()]
+        """The character that each span of a line's points reads as; "" where it has fewer than two points."""
+        drawn = [index for index, (start, end) in enumerate(spans) if end - start > 1]
+        read = [""] * len(spans)
+        if drawn:
+            odds = self(torch.from_numpy(examples(points, [spans[index] for index in drawn])))
+            for index, best in zip(drawn, odds.argmax(1).tolist(), strict=True):
+                read[index] = CHARACTERS[best]
+        return read
 
 
 def alike(read: str, meant: str) -> bool:
     """Whether they are the same character, or two that are drawn alike."""
-    return read == meant or any(read in group and meant in group for group in ALIKE)
+    return read == meant or any({read, meant} <= set(group) for group in ALIKE)
 
 
 def training_lines(count: int, seed: int) -> list[Written]:
