@@ -34,6 +34,7 @@ after Ctrl-C. An error is one line; `--debug` before the command adds the traceb
 | environment variable | effect |
 |---|---|
 | `SEQDENS_CACHE` | folder for prepared data sets, in place of the user's cache folder; `--cache` goes before it |
+| `SEQDENS_STYLES` | folder of the saved styles, in place of the user's data folder |
 | `SEQDENS_PLUGINS` | names of installed packages, with commas: all others are left out; empty leaves all out |
 | `SEQDENS_STRICT_PLUGINS` | 1: a package that is broken is an error, not a warning |
 | `SEQDENS_DEBUG` | 1: as `--debug` |
@@ -68,6 +69,18 @@ themselves (`.npz`, `.csv`, `.json`), which `--prime` takes too.
 ```
 seqdens sample runs/handwriting-1 -n 4 --bias 1 --seed 2 --out more.svg
 seqdens sample runs/handwriting-1 -n 1 --out pen.gif
+```
+""",
+    "seqdens styles": """\
+A style is a recorded line of a hand with its text, with which a model is primed. What was recorded elsewhere is brought
+into the model's units when it is used: the same size and points a character as its training data, sampled along the
+pen's way at the speeds that a pen has. A drawing is of strokes (not of filled outlines), in the order in which they are
+written, y down; a line has at most 200 characters.
+
+```
+seqdens styles add anna --from hershey:w003-l00101
+seqdens styles add me --from me.svg --text "A line in my own hand"
+seqdens styles show me --model runs/handwriting --out me.png
 ```
 """,
     "seqdens evaluate": """\

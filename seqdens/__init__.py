@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from seqdens.plots import plot_density, plot_loss, plot_mixture
     from seqdens.plugins import load_events
     from seqdens.prepare import load
+    from seqdens.styles import Style, load_style
     from seqdens.training.run_folder import Run
     from seqdens.training.trainer import Trainer
 
@@ -61,6 +62,7 @@ _HOMES = {
     "seqdens.plots": ("plot_density", "plot_loss", "plot_mixture"),
     "seqdens.plugins": ("load_events",),
     "seqdens.prepare": ("load",),
+    "seqdens.styles": ("Style", "load_style"),
     "seqdens.training.run_folder": ("Run",),
     "seqdens.training.trainer": ("Trainer",),
 }
@@ -88,6 +90,7 @@ __all__ = [
     "Source",
     "Split",
     "State",
+    "Style",
     "Trainer",
     "UsageError",
     "X",
@@ -102,6 +105,7 @@ __all__ = [
     "hookimpl",
     "load",
     "load_events",
+    "load_style",
     "measure",
     "plot_density",
     "plot_loss",

@@ -27,6 +27,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "sample": "seqdens.cli.sample:sample",
         "evaluate": "seqdens.cli.evaluate:evaluate",
         "plot": "seqdens.cli.plot:plot",
+        "styles": "seqdens.cli.styles:styles",
         "list": "seqdens.cli.list_:list_",
         "show": "seqdens.cli.show:show",
         "plugins": "seqdens.cli.plugins:plugins",

@@ -175,7 +175,7 @@ def check_settings(context: click.Context) -> None:
         resolve(components.experiment(given["experiment"]), preset=given["preset"], chosen=chosen, settings=settings)
     elif given.get("dataset"):
         components.dataset(given["dataset"], **parse_options(given["settings"]))
-    elif context.info_name == "show":
+    elif context.info_name == "show" and "model" not in given:
         known = {name for kind in KINDS for name in components.registry(kind).names()} | {"training", "sampling"}
         assert given["name"] in known | {"NAME"}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqdens.datasets.hershey import Hershey, _resample, _spline
+from seqdens.datasets.hershey import Hershey, _resample, _spline, hand, write, write_letters
 from seqdens.datasets.text import ALPHABET, LONGEST, line_of_text
 from seqdens.errors import UsageError
 
@@ -108,6 +108,19 @@ def test_joining_writers_lift_the_pen_less(lines):
         strokes.setdefault(line.group, []).append(line.points[:, 2].sum() / len(line.text))
     rates = sorted(np.mean(rate) for rate in strokes.values())
     assert rates[0] < 0.65 < 0.9 < rates[-1]
+
+
+@pytest.mark.parametrize("writer", range(4))
+def test_it_is_known_which_points_draw_which_letter(writer):
+    text = "jitter, Bus 7"
+    style, glyphs = hand(0, writer)
+    points, letter = write_letters(text, style, glyphs, np.random.default_rng(3))
+    np.testing.assert_array_equal(points, write(text, style, glyphs, np.random.default_rng(3)))
+    assert set(letter) == {index for index, character in enumerate(text) if character != " "}
+    middles = [np.median(points[letter == index, 0]) for index in sorted(set(letter))]
+    assert middles == sorted(middles)
+    strokes = np.split(letter, np.flatnonzero(points[:-1, 2]) + 1)
+    assert all((np.diff(stroke) >= 0).all() for stroke in strokes)
 
 
 def test_a_glyph_is_rounded_but_its_corners_stay():

@@ -192,17 +192,31 @@ class Hershey(Dataset):
         return Record(f"w{writer:03d}-l{line:05d}", points, split, text, group=f"w{writer:03d}")
 
 
+class Written(NamedTuple):
+    """Pen points (T, 3) of a line, in device units: x, y, stroke_end; and the position in its text that each draws."""
+
+    points: np.ndarray
+    letter: np.ndarray  # (T,)
+
+
 def write(text: str, writer: Writer, glyphs: dict[str, Glyph], rng: np.random.Generator) -> np.ndarray:
     """Pen points (T, 3) of a line, in device units: x, y, stroke_end."""
+    return write_letters(text, writer, glyphs, rng).points
+
+
+def write_letters(text: str, writer: Writer, glyphs: dict[str, Glyph], rng: np.random.Generator) -> Written:
+    """The points that `write` gives, and which of them draw which letter."""
     points, ends, letter = _trace(text, writer, glyphs, rng)
     points = _deform(points, letter, len(text), writer.looseness, rng)
     points += _positions(text, writer, glyphs, rng)[letter]
-    points, ends = _resample(points, ends, _distances(points) / _STEP)
+    traced = np.column_stack([points, letter])
+    traced, ends = _resample(traced, ends, _distances(points) / _STEP)
+    points, letter = traced[:, :2], traced[:, 2:]
     points += _smooth(rng.normal(0, writer.tremor, points.shape), ends, passes=3)
     points = _smooth(points, ends, writer.roundness)
-    points, ends = _resample(points, ends, _durations(points, ends) / writer.pace)
-    points = _slope(points, writer, rng) * writer.size
-    return np.column_stack([np.rint(points), ends]).astype(np.int32)
+    traced, ends = _resample(np.column_stack([points, letter]), ends, _durations(points, ends) / writer.pace)
+    points = _slope(traced[:, :2], writer, rng) * writer.size
+    return Written(np.column_stack([np.rint(points), ends]).astype(np.int32), np.rint(traced[:, 2]).astype(int))
 
 
 def _trace(
