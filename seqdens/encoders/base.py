@@ -6,7 +6,7 @@ B sequences, T steps, F numbers of a step, U characters of a text.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,13 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """`__init__(self, input_size, context_size=0, *, option=default, ...)`; sets `output_size`."""
+    """`__init__(self, input_size, context_size=0, *, option=default, ...)`; sets `output_size`.
 
+    One that `takes_text` is built with the number of characters that texts may hold as `context_size`, and is always
+    given a `context`; every other one with 0, and never.
+    """
+
+    takes_text: ClassVar[bool] = False
     output_size: int
 
     @abstractmethod
