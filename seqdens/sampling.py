@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
-    from seqdens.encoders.base import State
+    from seqdens.encoders.base import Context, State
     from seqdens.model import SequenceModel
 
 LARGEST_SEED = 2**63 - 1
@@ -27,28 +27,36 @@ LARGEST_BIAS = 1e6  # far beyond the last effect, and well before logits overflo
 
 @torch.inference_mode()
 def draw_points(
-    model: SequenceModel, count: int, steps: int, primer: Tensor | None, bias: float, seed: int
+    model: SequenceModel,
+    count: int,
+    steps: int,
+    primer: Tensor | None,
+    bias: float,
+    seed: int,
+    context: Context | None = None,
 ) -> Iterator[np.ndarray]:
     """The points of `SequenceModel.stream`, whose arguments these are once they are checked."""
     with evaluating(model):
         noise = Noise(seed, count, model.head.noise_size, model.device)
-        state, seen = _start(model, count, primer)
-        yield from _points(model, steps, bias, noise, state, seen)
+        state, seen = _start(model, count, primer, context)
+        yield from _points(model, steps, bias, noise, state, seen, context)
 
 
-def _start(model: SequenceModel, count: int, primer: Tensor | None) -> tuple[State, Tensor]:
+def _start(
+    model: SequenceModel, count: int, primer: Tensor | None, context: Context | None
+) -> tuple[State, Tensor]:
     """The state before the first point that is drawn, and the input (B, 1, F) of that step."""
-    state, seen = model.encoder.start(count), model.shift.new_zeros(count, 1, model.input_size)
+    state, seen = model.encoder.start(count, context), model.shift.new_zeros(count, 1, model.input_size)
     if primer is None:
         return state, seen
     read = model.inputs(model.normalise(primer)).expand(count, -1, -1)
     history = torch.cat([seen, read[:, :-1]], dim=1)
     lengths = torch.full((count,), history.shape[1], device=model.device)
-    return model.encoder(history, lengths, state).state, read[:, -1:]
+    return model.encoder(history, lengths, state, context).state, read[:, -1:]
 
 
 def _points(
-    model: SequenceModel, steps: int, bias: float, noise: Noise, state: State, seen: Tensor
+    model: SequenceModel, steps: int, bias: float, noise: Noise, state: State, seen: Tensor, context: Context | None
 ) -> Iterator[np.ndarray]:
     """`steps` points (count, D), fewer where all records end before; those that have ended leave the batch."""
     encoder, head, shift, scale = model.encoder, model.head, model.shift, model.scale
@@ -60,7 +68,7 @@ def _points(
     full_precision = torch.autocast(kind, enabled=False) if reduced else nullcontext()
     records, ended, over = np.arange(count), np.zeros(count, bool), 0  # of the batch; how many have ended
     for _ in range(steps):
-        features, state, _ = encoder(seen, lengths, state)
+        features, state, _ = encoder(seen, lengths, state, context)
         with full_precision:
             point = head(features.to(shift.dtype)).sample(noise.draw(), bias)
         drawn = torch.addcmul(shift, point[:, 0], scale).cpu().numpy()
@@ -68,7 +76,7 @@ def _points(
             drawn[ended] = np.nan
         if ends:
             ended |= (drawn[:, ends] > 0.5).any(axis=1)
-        ended |= encoder.finished(state, None).cpu().numpy()
+        ended |= encoder.finished(state, context).cpu().numpy()
         yield drawn if len(records) == count else _spread(drawn, records, count)
         over = int(np.count_nonzero(ended))
         if over == len(records):
@@ -77,6 +85,7 @@ def _points(
         if over and over >= LEAVING * len(records):
             left = torch.from_numpy(np.flatnonzero(~ended)).to(model.device)
             state = {name: value.index_select(0, left) for name, value in state.items()}
+            context = context and type(context)(*(each.index_select(0, left) for each in context))
             seen, lengths = seen.index_select(0, left), lengths[: len(left)]
             noise.keep(left)
             records, ended, over = records[~ended], np.zeros(len(left), bool), 0

@@ -105,6 +105,7 @@ class Trainer:
         `torchrun` started train together, from the first one's weights; it alone writes and tells events.
         """
         data.check_trainable()
+        model.check_data(data)
         distributed.join()
         return _Fit(self, model, data, run, events).fit(run if resume else None)
 
@@ -175,9 +176,10 @@ class _Fit:
 
     def _epoch(self, interrupt: Interrupt) -> None:
         progress, share = self.progress, {"rank": distributed.rank(), "ranks": distributed.size()}
+        of_texts = {"alphabet": self.model.characters}
         self.model.train()
         for batch in training_batches(
-            self.data, self.batch_size, self.options.seed, progress.epoch, skip=progress.batch, **share
+            self.data, self.batch_size, self.options.seed, progress.epoch, skip=progress.batch, **share, **of_texts
         ):
             self._step(batch)
             self._stop_if(interrupt)
@@ -258,7 +260,7 @@ class _Fit:
         if not len(records):
             return None
         share = records[distributed.rank() :: distributed.size()]
-        batches = evaluation_batches(self.data, share, self.options.batch_size)
+        batches = evaluation_batches(self.data, share, self.options.batch_size, self.model.characters)
         until_asked = takewhile(lambda batch: not interrupt, batches)
         with autocast(self.options.device, self.options.precision):
             return _sum(distributed.exchange(lambda: evaluate(self.model, until_asked)))

@@ -24,6 +24,8 @@ from torch.autograd.function import once_differentiable
 
 from seqdens.encoders.recurrence.reference import _add_product, _sigmoid_backward, _tanh_backward
 
+SMALLEST = -80.0  # logarithm of a Gaussian's smallest value
+
 
 class Read(NamedTuple):
     """What a layer leaves of each step."""
@@ -186,7 +188,12 @@ def _places(characters: Tensor) -> Tensor:
 
 def _gaussians(kappa: Tensor, b: Tensor, places: Tensor, out: Tensor) -> Tensor:
     """exp(-b (kappa - u)^2), (B, K, U + 1)."""
-    return torch.sub(kappa.unsqueeze(2), places, out=out).square_().mul_(b.unsqueeze(2)).neg_().exp_()
+    return _exp(torch.sub(kappa.unsqueeze(2), places, out=out).square_().mul_(b.neg().unsqueeze(2)))
+
+
+def _exp(logarithms: Tensor) -> Tensor:
+    """In place; far from the window, where next to nothing is left, exp would take ten times as long."""
+    return logarithms.clamp_(min=SMALLEST).exp_()
 
 
 def _window_backward(
@@ -195,7 +202,7 @@ def _window_backward(
     """Derivatives with respect to a, b and, added to those that there are, kappa, of d_phi (B, U + 1, 1)."""
     a, b, _ = moves.chunk(3, dim=1)
     away = kappa.unsqueeze(2) - places
-    gaussians = (away.square().mul_(b.unsqueeze(2)).neg_()).exp_()
+    gaussians = _exp(away.square().mul_(b.neg().unsqueeze(2)))
     torch.bmm(gaussians, d_phi, out=da.unsqueeze(2))
     gaussians *= d_phi.transpose(1, 2)
     slope = gaussians.mul_(away).sum(2)
