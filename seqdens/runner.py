@@ -86,10 +86,10 @@ def draw_samples(run: Run, model: SequenceModel, config: Config, texts: list[str
     return paths
 
 
-def caption(model: SequenceModel, bias: float) -> str:
-    """What a picture of samples says about where they come from."""
+def caption(model: SequenceModel, bias: float, text: str | None = None) -> str:
+    """What a picture of samples says about where they come from, and which text they write if it is one."""
     origin, mark = model.origin.get("dataset", "unknown data"), " (synthetic)" if model.origin.get("synthetic") else ""
-    return f"seqdens samples, learnt from {origin}{mark}, bias {bias:g}"
+    return f"seqdens samples, learnt from {origin}{mark}, bias {bias:g}" + (f": “{text}”" if text else "")
 
 
 def plot_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,15 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Continue the first record of FILE: .npz, .csv, .json.",
 )
+@click.option("--text", metavar="TEXT", help="What to write, with a model that takes text.")
+@click.option("--prime-text", metavar="TEXT", help="What was written in --prime, with a model that takes text.")
+@click.option(
+    "--unknown",
+    type=click.Choice(["error", "skip", "replace"]),
+    default="error",
+    show_default=True,
+    help="What is done with characters that the model does not know; replace writes what is most alike.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; default: a new one each time.")
 @click.option(
     "--out",
@@ -41,7 +50,16 @@ if TYPE_CHECKING:
     help="Where to: .svg, .png, .gif, .npz, .csv or .json; default: samples.svg, samples.csv of what is no ink.",
 )
 def sample(
-    model: Path, count: int, steps: int, bias: float, prime: Path | None, seed: int | None, out: Path | None
+    model: Path,
+    count: int,
+    steps: int,
+    bias: float,
+    prime: Path | None,
+    text: str | None,
+    prime_text: str | None,
+    unknown: Any,
+    seed: int | None,
+    out: Path | None,
 ) -> None:
     """Draw records from MODEL, a run folder or a weights file."""
     from seqdens.drawing import is_ink
@@ -52,8 +70,17 @@ def sample(
     loaded = SequenceModel.load(model)
     out = out or Path("samples.svg" if is_ink(loaded.columns) else "samples.csv")
     seed = secrets.randbits(32) if seed is None else seed
-    records = loaded.sample(count, steps=steps, prime=primer(prime, loaded) if prime else None, bias=bias, seed=seed)
-    save_records(records, out, columns=loaded.columns, title=caption(loaded, bias))
+    records = loaded.sample(
+        count,
+        steps=steps,
+        text=text,
+        prime=primer(prime, loaded) if prime else None,
+        prime_text=prime_text,
+        unknown=unknown,
+        bias=bias,
+        seed=seed,
+    )
+    save_records(records, out, columns=loaded.columns, title=caption(loaded, bias, text))
     click.echo(f"{out}: records {len(records)}, points {sum(map(len, records)):,}, seed {seed}")
 
 
