@@ -58,7 +58,9 @@ def collate(data: Prepared, records: np.ndarray, alphabet: str | None = None) ->
     points = np.zeros((len(records), int(lengths.max(initial=0)), len(data.columns)), np.float32)
     for row, record in enumerate(records):
         data.offsets(record, out=points[row, : lengths[row]])
-    text, text_lengths = encode([data.texts[record] for record in records], data.alphabet if alphabet is None else alphabet)
+    text, text_lengths = encode(
+        [data.texts[record] for record in records], data.alphabet if alphabet is None else alphabet
+    )
     arrays = (points, lengths.astype(np.int64), text, text_lengths, np.asarray(records, np.int64))
     return Batch(*map(torch.from_numpy, arrays))
 

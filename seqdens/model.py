@@ -116,9 +116,14 @@ class SequenceModel(nn.Module):
         return self.alphabet if self.encoder.takes_text else None
 
     def check_data(self, data: Prepared) -> None:
-        """Raises `UsageError` where `data` have other columns than the model, or lack the texts that it takes."""
+        """Raises `UsageError` where `data` have other columns than the model, or characters that it does not know.
+
+        `DataError` where they lack texts that it takes.
+        """
         self.check_columns(data.columns, data.provenance.dataset)
         check_texts(data, self.components["encoder"])
+        if self.characters is not None:
+            encode([data.alphabet], self.characters)
 
     def check_columns(self, columns: Sequence[Column], owner: str) -> None:
         """Raises `UsageError` where `columns`, those of `owner`, are not the model's."""
@@ -147,12 +152,16 @@ class SequenceModel(nn.Module):
         """The distribution, over normalised units, of each point of `batch` given those before it."""
         seen = self.inputs(self.normalise(batch.points))
         shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
-        context = Context(batch.text, batch.text_lengths) if self.encoder.takes_text else None
+        context = self.context(batch)
         encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen), context), context)
         self._check_returned("encoder", encoded, Encoded)
         distribution = self.head(encoded.features)
         self._check_returned("head", distribution, Distribution)
         return distribution
+
+    def context(self, batch: Batch) -> Context | None:
+        """The texts of `batch`, in the model's own `characters`; None for a model that takes none."""
+        return Context(batch.text, batch.text_lengths) if self.encoder.takes_text else None
 
     def _check_returned(self, part: str, returned: Any, wanted: type) -> None:
         if not isinstance(returned, wanted):
@@ -224,17 +233,19 @@ class SequenceModel(nn.Module):
         """
         check_arguments(count, steps, bias, seed)
         primer = None if prime is None else check_prime(self, prime)
-        context = self._context(count, text, prime_text, primer is not None, unknown)
+        context = self._to_write(count, text, prime_text, primer is not None, unknown)
         return draw_points(self, count, steps, primer, bias, secrets.randbits(32) if seed is None else seed, context)
 
-    def _context(
+    def _to_write(
         self, count: int, text: str | Sequence[str] | None, prime_text: str | None, primed: bool, unknown: Unknown
     ) -> Context | None:
         """What `count` records are to write, after a space where they go on; None for a model that takes no text."""
         encoder = self.components["encoder"].name
         if not self.encoder.takes_text:
             if text is not None or prime_text is not None:
-                raise UsageError(f"the model's encoder {encoder} takes no text: leave it out, or train experiment synthesis.")
+                raise UsageError(
+                    f"the model's encoder {encoder} takes no text: leave it out, or train experiment synthesis."
+                )
             return None
         if text is None:
             raise UsageError(f"the model's encoder {encoder} writes a text: say which.")

@@ -11,7 +11,7 @@ import torch
 
 from seqdens import components, distributed
 from seqdens.cache import Prepared
-from seqdens.configuration import Config
+from seqdens.configuration import Config, Sampling
 from seqdens.drawing import is_ink
 from seqdens.errors import UsageError
 from seqdens.export import save_records
@@ -62,7 +62,8 @@ def texts_to_draw(model: SequenceModel, data: Prepared, config: Config) -> list[
 
     None for a model that takes no text. Raises `UsageError` where a text cannot be written.
     """
-    asked, count = config["sampling"]["text"], config["sampling"]["count"]
+    sampling = Sampling(**config["sampling"])
+    asked, count = sampling.text, sampling.count
     if not model.encoder.takes_text:
         if asked:
             raise UsageError(f"sampling.text is {asked!r}, but encoder {config['encoder']['name']} takes no text.")

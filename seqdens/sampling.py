@@ -42,9 +42,7 @@ def draw_points(
         yield from _points(model, steps, bias, noise, state, seen, context)
 
 
-def _start(
-    model: SequenceModel, count: int, primer: Tensor | None, context: Context | None
-) -> tuple[State, Tensor]:
+def _start(model: SequenceModel, count: int, primer: Tensor | None, context: Context | None) -> tuple[State, Tensor]:
     """The state before the first point that is drawn, and the input (B, 1, F) of that step."""
     state, seen = model.encoder.start(count, context), model.shift.new_zeros(count, 1, model.input_size)
     if primer is None:

@@ -33,11 +33,19 @@ class TestThreeLayersWithoutClipping(EncoderContract):
 
 class TestWindowLSTM(EncoderContract):
     encoder = seqdens.encoder("window-lstm", hidden_size=5, layers=2, window_components=3)
-    impossible = (("hidden_size", 0), ("layers", 0), ("window_components", 0), ("gate_clip", -1.0), ("window_clip", -1.0))
+    impossible = (
+        ("hidden_size", 0),
+        ("layers", 0),
+        ("window_components", 0),
+        ("gate_clip", -1.0),
+        ("window_clip", -1.0),
+    )
 
 
 class TestWindowLSTMOfOneLayer(EncoderContract):
-    encoder = seqdens.encoder("window-lstm", hidden_size=1, layers=1, window_components=1, gate_clip=0.0, window_clip=0.0)
+    encoder = seqdens.encoder(
+        "window-lstm", hidden_size=1, layers=1, window_components=1, gate_clip=0.0, window_clip=0.0
+    )
 
 
 class TestGMMBernoulli(HeadContract):

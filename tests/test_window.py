@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seqdens.encoders.recurrence import window, window_lstm
+from seqdens.encoders.recurrence import window_lstm
 from seqdens.encoders.recurrence.window import Read
 
 ALPHABET, WIDTH = 5, 2
@@ -122,7 +122,9 @@ TEXTS = [[0, 1, 2, 3], [4], [2, 2]]
 @pytest.mark.parametrize("limits", [(0.0, 0.0), (1e9, 1e9)])
 def test_gradcheck(limits: tuple[float, float]) -> None:
     given = operands(3, [[0, 1], [2]], 2, 2)
-    assert torch.autograd.gradcheck(lambda *wanting: window_lstm(*wanting, given.characters, *limits)[:4], given.wanting)
+    assert torch.autograd.gradcheck(
+        lambda *wanting: window_lstm(*wanting, given.characters, *limits)[:4], given.wanting
+    )
 
 
 @settings(deadline=None, max_examples=20)

@@ -20,15 +20,17 @@ from seqdens.errors import UsageError
 
 ADVANCE = 1 / 25  # characters a step at first: pens are sampled at some 20 to 30 points a character
 
+NEEDS_TEXT = "window-lstm needs the text that is to be written."
+
 
 class WindowLSTM(Encoder):
     """`layers` LSTM layers of `hidden_size` cells; from the first one's states, a window moves along the text.
 
     The first layer sees the input and the window of the step before, every other one the input, the layer below and
     the window of this step. The features (B, T, L*H) are the hidden states of all layers. The state is `hidden` and
-    `cell`, each (B, L, H), `kappa` (B, K), the window's places, of which character u of the text is at u = 1 ... U,
-    `window` (B, A), and `passed` (B,): whether the place U + 1, after the text, weighs more than every character, at
-    which a record is finished. The extra `window` (B, T, U) is the weight of each character at each step, zero in a
+    `cell`, each (B, L, H), `kappa` (B, K), the window's places, of which character u of the text is at u = 1 ... U, and
+    `window` (B, A). A record is finished when the place U + 1, after its text, weighs more than every character. The
+    extra `window` (B, T, U) is the weight of each character at each step, zero in a
     text's padding, and `kappa` (B, T, K) the places. Raises `UsageError` for a size below 1, a negative limit, and
     where the text to condition on is missing. Source: Graves 2013, section 5.
 
@@ -84,12 +86,11 @@ class WindowLSTM(Encoder):
             "cell": weight.new_zeros(shape),
             "kappa": weight.new_zeros(batch_size, len(weight) // 3),
             "window": weight.new_zeros(batch_size, self.alphabet_size),
-            "passed": torch.zeros(batch_size, dtype=torch.bool, device=weight.device),
         }
 
     def forward(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None = None) -> Encoded:
         if context is None:
-            raise UsageError("window-lstm needs the text that is to be written.")
+            raise UsageError(NEEDS_TEXT)
         steps = inputs.transpose(0, 1)
         read = self._read(steps, state, context)
         below, outputs = read.hidden, [read.hidden]
@@ -103,20 +104,25 @@ class WindowLSTM(Encoder):
             outputs.append(below)
             hiddens.append(last_states(below, lengths, h0))
             cells.append(last_states(cell, lengths, c0))
-        phi = read.phi.transpose(0, 1)
         after = {
             "hidden": torch.stack(hiddens, dim=1),
             "cell": torch.stack(cells, dim=1),
             "kappa": last_states(read.kappa, lengths, state["kappa"]),
             "window": last_states(read.window, lengths, state["window"]),
-            "passed": _passed(phi, lengths, context, state["passed"]),
         }
-        characters = phi[..., :-1] * valid_characters(context).unsqueeze(1)
+        characters = read.phi.transpose(0, 1)[..., :-1] * valid_characters(context).unsqueeze(1)
         extras = {"window": characters, "kappa": read.kappa.transpose(0, 1)}
         return Encoded(torch.cat(outputs, dim=2).transpose(0, 1), after, extras)
 
     def finished(self, state: State, context: Context | None) -> Tensor:
-        return state["passed"]
+        if context is None:
+            raise UsageError(NEEDS_TEXT)
+        kappa, places = state["kappa"], torch.arange(1, context.text.shape[1] + 2, device=context.text.device)
+        a, b, _ = self.window(state["hidden"][:, 0].to(kappa.dtype)).to(kappa.dtype).chunk(3, dim=1)
+        # logarithms: far behind a text all weights are next to nothing, and still not alike
+        phi = (a.unsqueeze(2) - b.exp().unsqueeze(2) * (kappa.unsqueeze(2) - places).square()).logsumexp(dim=1)
+        in_text = phi[:, :-1].masked_fill(~valid_characters(context), -math.inf).amax(dim=1)
+        return phi.gather(1, context.lengths.unsqueeze(1)).squeeze(1) > in_text
 
     def _read(self, steps: Tensor, state: State, context: Context) -> Read:
         layer: PeepholeLSTM = self.layers[0]  # type: ignore[assignment]
@@ -150,11 +156,3 @@ def valid_characters(context: Context) -> Tensor:
     """(B, U) bool: no padding."""
     places = torch.arange(context.text.shape[1], device=context.text.device)
     return places < context.lengths.unsqueeze(1)
-
-
-def _passed(phi: Tensor, lengths: Tensor, context: Context, before: Tensor) -> Tensor:
-    """Whether, after `lengths` (B,) steps of phi (B, T, U + 1), the place after the text weighs more than all in it."""
-    last = last_states(phi.transpose(0, 1), lengths, phi[:, -1])
-    after_text = last.gather(1, context.lengths.unsqueeze(1)).squeeze(1)
-    in_text = last[:, :-1].masked_fill(~valid_characters(context), -math.inf).amax(dim=1)
-    return torch.where(lengths > 0, after_text > in_text, before)

@@ -12,7 +12,6 @@ from seqdens.datasets.base import Column
 from seqdens.model import SequenceModel
 from seqdens.registry import Component
 
-
 ALPHABET = " abcdef"
 
 

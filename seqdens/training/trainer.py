@@ -175,11 +175,17 @@ class _Fit:
         return bool(self.options.patience) and (self.progress.epoch - self.progress.best_epoch >= self.options.patience)
 
     def _epoch(self, interrupt: Interrupt) -> None:
-        progress, share = self.progress, {"rank": distributed.rank(), "ranks": distributed.size()}
-        of_texts = {"alphabet": self.model.characters}
+        progress = self.progress
         self.model.train()
         for batch in training_batches(
-            self.data, self.batch_size, self.options.seed, progress.epoch, skip=progress.batch, **share, **of_texts
+            self.data,
+            self.batch_size,
+            self.options.seed,
+            progress.epoch,
+            skip=progress.batch,
+            rank=distributed.rank(),
+            ranks=distributed.size(),
+            alphabet=self.model.characters,
         ):
             self._step(batch)
             self._stop_if(interrupt)

@@ -1,4 +1,4 @@
-"""A layer of an LSTM that reads a text through a soft window (Graves 2013, section 5), derivatives clipped at every step.
+"""An LSTM layer that reads a text through a soft window (Graves 2013, section 5), derivatives clipped at every step.
 
 T steps, B sequences, H cells, A characters of the alphabet, U of the longest text, K Gaussians of the window. Step t
 maps h(t-1), c(t-1), the window w(t-1) and the projected input z(t) = W x(t) + b to h(t) and c(t) by the equations of
@@ -114,9 +114,7 @@ class _WindowLSTM(torch.autograd.Function):
             _gaussians(kappa[t + 1], b, places, out=gaussians)
             torch.bmm(a.unsqueeze(1), gaussians, out=phi[t])
             window[t + 1] = torch.bmm(phi[t], characters).squeeze(1)
-        ctx.save_for_backward(
-            weight, peepholes, window_weight, characters, activations, seen, cells, kappa, moves
-        )
+        ctx.save_for_backward(weight, peepholes, window_weight, characters, activations, seen, cells, kappa, moves)
         ctx.limits, ctx.product_dtype = (clip or math.inf, window_clip or math.inf), product_dtype
         ctx.set_materialize_grads(False)
         phi = phi.squeeze(2)
