@@ -8,7 +8,7 @@ SYNTHESIS = Experiment(
     encoder={"name": "window-lstm"},
     head={"name": "gmm-bernoulli"},
     presets={
-        # Short lines, few Gaussians, and many small steps: with large ones the window runs away before it finds a letter.
+        # Short lines, few Gaussians, many small steps: with large ones the window runs away before it finds a letter.
         "quick": {
             "dataset": {"lines": 3600, "characters": 20},
             "encoder": {"hidden_size": 256, "layers": 1, "window_components": 3},
