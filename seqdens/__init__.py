@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Y,
     )
     from seqdens.drawing import draw
-    from seqdens.encoders.base import Context, Encoded, Encoder, State
+    from seqdens.encoders.base import Context, Encoded, Encoder, State, Stepper
     from seqdens.errors import DataError, SeqdensError, UsageError
     from seqdens.evaluation import Measures, measure
     from seqdens.experiments.base import Experiment
@@ -51,7 +51,7 @@ _HOMES = {
         *("Column", "Dataset", "Record", "Skipped", "Source", "Split"),
     ),
     "seqdens.drawing": ("draw",),
-    "seqdens.encoders.base": ("Context", "Encoded", "Encoder", "State"),
+    "seqdens.encoders.base": ("Context", "Encoded", "Encoder", "State", "Stepper"),
     "seqdens.errors": ("DataError", "SeqdensError", "UsageError"),
     "seqdens.evaluation": ("Measures", "measure"),
     "seqdens.experiments.base": ("Experiment",),
@@ -90,6 +90,7 @@ __all__ = [
     "Source",
     "Split",
     "State",
+    "Stepper",
     "Style",
     "Trainer",
     "UsageError",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seqdens.cache import Prepared
+from seqdens.text import encode
 
 POOL = 64  # batches drawn together and sorted by length among themselves
 
@@ -23,7 +24,7 @@ class Batch(NamedTuple):
 
     points: Tensor  # (B, T, D) float32, zeros in the padding
     lengths: Tensor  # (B,)
-    text: Tensor  # (B, U) indices into the data set's alphabet
+    text: Tensor  # (B, U) indices into an alphabet
     text_lengths: Tensor  # (B,)
     records: Tensor  # (B,) indices into the data set
 
@@ -48,42 +49,48 @@ def order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> lis
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def collate(data: Prepared, records: np.ndarray) -> Batch:
-    """The batch of these records."""
+def collate(data: Prepared, records: np.ndarray, alphabet: str | None = None) -> Batch:
+    """The batch of these records, their texts as indices into `alphabet`, by default the data set's.
+
+    Raises `UsageError` for a character that is not in it.
+    """
     lengths = data.lengths_of(records)
     points = np.zeros((len(records), int(lengths.max(initial=0)), len(data.columns)), np.float32)
     for row, record in enumerate(records):
         data.offsets(record, out=points[row, : lengths[row]])
-    text, text_lengths = encode([data.texts[record] for record in records], data.alphabet)
+    text, text_lengths = encode(
+        [data.texts[record] for record in records], data.alphabet if alphabet is None else alphabet
+    )
     arrays = (points, lengths.astype(np.int64), text, text_lengths, np.asarray(records, np.int64))
     return Batch(*map(torch.from_numpy, arrays))
 
 
-def encode(texts: list[str], alphabet: str) -> tuple[np.ndarray, np.ndarray]:
-    """Character indices (B, U), zeros in the padding, and lengths (B,)."""
-    index = {character: i for i, character in enumerate(alphabet)}
-    lengths = np.array([len(text) for text in texts], np.int64)
-    ids = np.zeros((len(texts), int(lengths.max(initial=0))), np.int64)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = [index[character] for character in text]
-    return ids, lengths
-
-
 def training_batches(
-    data: Prepared, batch_size: int, seed: int, epoch: int, skip: int = 0, *, rank: int = 0, ranks: int = 1
+    data: Prepared,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int = 0,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+    alphabet: str | None = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch of the training split, in an order fixed by seed and epoch, from the `skip`-th on.
 
     Of each batch, which `batch_size` is of, rank `rank` of `ranks` gets every `ranks`-th record: a share may be empty.
+    `alphabet` as for `collate`.
     """
     records = data.split("train")
     rng = np.random.default_rng([seed, epoch])
     for members in order(data.lengths_of(records), batch_size, rng)[skip:]:
-        yield collate(data, records[members[rank::ranks]])
+        yield collate(data, records[members[rank::ranks]], alphabet)
 
 
-def evaluation_batches(data: Prepared, records: np.ndarray, batch_size: int) -> Iterator[Batch]:
-    """Batches of `records` from short to long, so that little is padding."""
+def evaluation_batches(
+    data: Prepared, records: np.ndarray, batch_size: int, alphabet: str | None = None
+) -> Iterator[Batch]:
+    """Batches of `records` from short to long, so that little is padding; `alphabet` as for `collate`."""
     ordered = records[np.argsort(data.lengths_of(records), kind="stable")]
     for start in range(0, len(ordered), batch_size):
-        yield collate(data, ordered[start : start + batch_size])
+        yield collate(data, ordered[start : start + batch_size], alphabet)

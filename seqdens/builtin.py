@@ -13,6 +13,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "encoders": {
         "memoryless": "seqdens.encoders.memoryless:Memoryless",
         "stacked-lstm": "seqdens.encoders.stacked_lstm:StackedLSTM",
+        "window-lstm": "seqdens.encoders.window_lstm:WindowLSTM",
     },
     "heads": {
         "gmm-bernoulli": "seqdens.heads.gmm_bernoulli:GMMBernoulli",
@@ -20,6 +21,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "regularisers": {},
     "experiments": {
         "handwriting": "seqdens.experiments.handwriting:HANDWRITING",
+        "synthesis": "seqdens.experiments.synthesis:SYNTHESIS",
     },
     "commands": {
         "run": "seqdens.cli.run:run",

@@ -33,11 +33,13 @@ class Sampling:
         count: how many records
         steps: the longest they may become
         bias: 0 for fair samples, above for neater ones
+        text: what is written, by an encoder that takes text; by default the texts of the first validation records
     """
 
     count: Annotated[int, Meta(ge=1)] = 8
     steps: Annotated[int, Meta(ge=1)] = 700
     bias: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    text: str = ""
 
 
 def resolve(

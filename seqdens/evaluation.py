@@ -126,14 +126,14 @@ def measure(
     >>> found.records, found.record_name, sorted(found.terms_nats_per_point)
     (2, 'line', ['real', 'stroke_end'])
     """
-    model.check_columns(data.columns, data.provenance.dataset)
+    model.check_data(data)
     records = data.split(split)
     if not len(records):
         counts = ", ".join(f"{name} {len(data.split(name)):,}" for name in SPLITS)
         raise UsageError(f"split {split!r} of {data.provenance.dataset} has no records; there are: {counts}.")
     meter = _Meter(model, data.integer)
     with evaluating(model):
-        for batch in evaluation_batches(data, records, batch_size):
+        for batch in evaluation_batches(data, records, batch_size, model.characters):
             meter.add(batch.to(model.device))
             progress(meter.likelihood.records, len(records))
     return meter.read(data, split)

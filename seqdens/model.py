@@ -20,11 +20,12 @@ from seqdens import components
 from seqdens.batches import Batch
 from seqdens.cache import Prepared
 from seqdens.datasets.base import Column
-from seqdens.encoders.base import Encoded, Encoder
+from seqdens.encoders.base import Context, Encoded, Encoder
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
 from seqdens.sampling import Precision, check_arguments, check_precision, check_prime, draw_points
+from seqdens.text import Unknown, encode, writable
 from seqdens.weights import read_weights, write_weights
 
 Units = Literal["normalised", "raw"]
@@ -75,7 +76,7 @@ class SequenceModel(nn.Module):
         self.scale: Tensor
         sizes = (column.size if column.kind == "category" else 1 for column in self.columns)
         self.input_size = sum(sizes)
-        self.encoder: Encoder = encoder.build(self.input_size, 0)
+        self.encoder: Encoder = encoder.build(self.input_size, len(alphabet) if takes_text(encoder) else 0)
         self.head: Head = head.build(_size(encoder, self.encoder, "output_size"), self.columns)
         _size(head, self.head, "noise_size")
 
@@ -92,6 +93,7 @@ class SequenceModel(nn.Module):
         >>> sum(weights.numel() for weights in model.parameters())
         3368121
         """
+        check_texts(data, encoder)
         about = data.provenance
         origin = {"dataset": about.dataset, "synthetic": about.synthetic, "record_name": about.record_name}
         return cls(
@@ -107,6 +109,21 @@ class SequenceModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.shift.device
+
+    @property
+    def characters(self) -> str | None:
+        """What texts are indices into; None where the model takes no text."""
+        return self.alphabet if self.encoder.takes_text else None
+
+    def check_data(self, data: Prepared) -> None:
+        """Raises `UsageError` where `data` have other columns than the model, or characters that it does not know.
+
+        `DataError` where they lack texts that it takes.
+        """
+        self.check_columns(data.columns, data.provenance.dataset)
+        check_texts(data, self.components["encoder"])
+        if self.characters is not None:
+            encode([data.alphabet], self.characters)
 
     def check_columns(self, columns: Sequence[Column], owner: str) -> None:
         """Raises `UsageError` where `columns`, those of `owner`, are not the model's."""
@@ -135,11 +152,16 @@ class SequenceModel(nn.Module):
         """The distribution, over normalised units, of each point of `batch` given those before it."""
         seen = self.inputs(self.normalise(batch.points))
         shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
-        encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen)))
+        context = self.context(batch)
+        encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen), context), context)
         self._check_returned("encoder", encoded, Encoded)
         distribution = self.head(encoded.features)
         self._check_returned("head", distribution, Distribution)
         return distribution
+
+    def context(self, batch: Batch) -> Context | None:
+        """The texts of `batch`, in the model's own `characters`; None for a model that takes none."""
+        return Context(batch.text, batch.text_lengths) if self.encoder.takes_text else None
 
     def _check_returned(self, part: str, returned: Any, wanted: type) -> None:
         if not isinstance(returned, wanted):
@@ -169,7 +191,10 @@ class SequenceModel(nn.Module):
         count: int = 1,
         *,
         steps: int = 700,
+        text: str | Sequence[str] | None = None,
         prime: np.ndarray | None = None,
+        prime_text: str | None = None,
+        unknown: Unknown = "error",
         bias: float = 0.0,
         seed: int | None = None,
         precision: Precision = "float32",
@@ -183,7 +208,8 @@ class SequenceModel(nn.Module):
         >>> [record.shape for record in model.sample(2, steps=10, prime=data.offsets(0), seed=1)]
         [(10, 3), (10, 3)]
         """
-        points = self.stream(count, steps=steps, prime=prime, bias=bias, seed=seed, precision=precision)
+        given = {"text": text, "prime": prime, "prime_text": prime_text, "unknown": unknown, "bias": bias, "seed": seed}
+        points = self.stream(count, steps=steps, precision=precision, **given)  # type: ignore[arg-type]
         drawn = np.stack(list(points), axis=1)
         return [record[~np.isnan(record).all(axis=1)] for record in drawn]
 
@@ -192,7 +218,10 @@ class SequenceModel(nn.Module):
         count: int = 1,
         *,
         steps: int = 700,
+        text: str | Sequence[str] | None = None,
         prime: np.ndarray | None = None,
+        prime_text: str | None = None,
+        unknown: Unknown = "error",
         bias: float = 0.0,
         seed: int | None = None,
         precision: Precision = "float32",
@@ -200,15 +229,43 @@ class SequenceModel(nn.Module):
         """The same points as `sample`, one step at a time: raw (count, D), NaN rows once a record has ended.
 
         A record ends at `steps`, after a point whose `sequence_end` is 1, or when the encoder is finished.
-        `prime` (T, D) are raw offsets taken as read first; `bias` >= 0 trades variety for neatness. A draw is
-        a function of (seed, record, step): its neighbours do not change it. `precision` is that of the encoder's
-        products. Raises `UsageError`.
+        `prime` (T, D) are raw offsets taken as read first; `bias` >= 0 trades variety for neatness. A model that takes
+        text writes `text`, one for all records or one for each, after `prime_text`, which is what was written in
+        `prime`; characters that it does not know are treated by `unknown` as in `text.writable`. A draw is a function
+        of (seed, record, step): its neighbours do not change it. `precision` is that of the encoder's products. Raises
+        `UsageError`.
         """
         check_arguments(count, steps, bias, seed)
         check_precision(self, precision)
         primer = None if prime is None else check_prime(self, prime)
+        context = self._to_write(count, text, prime_text, primer is not None, unknown)
         seed = secrets.randbits(32) if seed is None else seed
-        return draw_points(self, count, steps, primer, bias, seed, precision)
+        return draw_points(self, count, steps, primer, bias, seed, precision, context)
+
+    def _to_write(
+        self, count: int, text: str | Sequence[str] | None, prime_text: str | None, primed: bool, unknown: Unknown
+    ) -> Context | None:
+        """What `count` records are to write, after a space where they go on; None for a model that takes no text."""
+        encoder = self.components["encoder"].name
+        if not self.encoder.takes_text:
+            if text is not None or prime_text is not None:
+                raise UsageError(
+                    f"the model's encoder {encoder} takes no text: leave it out, or train experiment synthesis."
+                )
+            return None
+        if text is None:
+            raise UsageError(f"the model's encoder {encoder} writes a text: say which.")
+        if primed != (prime_text is not None):
+            raise UsageError("a prime and the text that was written in it belong together: give both, or neither.")
+        texts = [text] * count if isinstance(text, str) else list(text)
+        if len(texts) != count:
+            raise UsageError(f"there are {len(texts)} texts for {count} records: give one for all, or one for each.")
+        texts = [writable(each, self.alphabet, unknown) for each in texts]
+        if prime_text is not None:
+            before = writable(prime_text, self.alphabet, unknown) + " " * (" " in self.alphabet)
+            texts = [before + each for each in texts]
+        ids, lengths = encode(texts, self.alphabet)
+        return Context(*(torch.from_numpy(each).to(self.device) for each in (ids, lengths)))
 
     def save(self, path: str | Path) -> None:
         """Write weights and all that is needed to build the model again (safetensors: nothing in it can run)."""
@@ -252,6 +309,26 @@ class SequenceModel(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
             raise DataError(f"{path} does not hold the model that it describes ({one_line(error)}).") from None
         return model
+
+
+def takes_text(encoder: Component) -> bool:
+    """Whether models of that encoder are conditioned on texts."""
+    return bool(getattr(encoder.provider.load(), "takes_text", False))
+
+
+def check_texts(data: Prepared, encoder: Component) -> None:
+    """Raises `UsageError` where the encoder takes text and there is none, `DataError` where records lack theirs."""
+    if not takes_text(encoder):
+        return
+    name, kind = data.provenance.dataset, data.provenance.record_name
+    if not data.alphabet:
+        raise UsageError(f"{name} has no texts, but encoder {encoder.name} learns to write them; choose another.")
+    missing = [name for name, text in zip(data.ids, data.texts, strict=True) if not text]
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of {len(data):,} {kind}s of {name} have no text, such as {missing[0]}, but encoder "
+            f"{encoder.name} needs one of each: add them, or take these {kind}s out."
+        )
 
 
 def _size(component: Component, module: nn.Module, name: str) -> int:

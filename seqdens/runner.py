@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from seqdens import components, distributed
 from seqdens.cache import Prepared
-from seqdens.configuration import Config
+from seqdens.configuration import Config, Sampling
 from seqdens.drawing import is_ink
+from seqdens.errors import UsageError
 from seqdens.export import save_records
 from seqdens.model import SequenceModel
 from seqdens.plots import plot_loss
 from seqdens.plugins import Events
+from seqdens.text import encode
 from seqdens.training.run_folder import Run
 from seqdens.training.trainer import Trainer
 
@@ -38,6 +41,7 @@ def train_and_sample(
     trainer = Trainer(**config["training"])
     torch.manual_seed(trainer.seed)
     model = SequenceModel.for_data(data, component("encoder", config["encoder"]), component("head", config["head"]))
+    texts = texts_to_draw(model, data, config)
     if distributed.rank() > 0:
         return trainer.fit(model, data, run=run, resume=resume)
     with run.opened(resume=resume, overwrite=overwrite):
@@ -45,7 +49,7 @@ def train_and_sample(
         try:
             history = trainer.fit(model, data, run=run, resume=resume, events=events)
             plot_history(run.path / "loss.png", history)
-            events.samples_drawn(run=run, paths=draw_samples(run, model, config))
+            events.samples_drawn(run=run, paths=draw_samples(run, model, config, texts))
             events.run_finished(run=run, metrics=history[-1] if history else {})
             return history
         except BaseException as error:
@@ -53,21 +57,40 @@ def train_and_sample(
             raise
 
 
-def draw_samples(run: Run, model: SequenceModel, config: Config) -> list[Path]:
+def texts_to_draw(model: SequenceModel, data: Prepared, config: Config) -> list[str] | None:
+    """What samples write, the text asked for or those of the first validation records (without any, training ones).
+
+    None for a model that takes no text. Raises `UsageError` where a text cannot be written.
+    """
+    sampling = Sampling(**config["sampling"])
+    asked, count = sampling.text, sampling.count
+    if not model.encoder.takes_text:
+        if asked:
+            raise UsageError(f"sampling.text is {asked!r}, but encoder {config['encoder']['name']} takes no text.")
+        return None
+    if asked:
+        encode([asked], model.alphabet)
+        return [asked] * count
+    records = data.split("valid") if len(data.split("valid")) else data.split("train")
+    return [data.texts[int(record)] for record in np.resize(records, count)]
+
+
+def draw_samples(run: Run, model: SequenceModel, config: Config, texts: list[str] | None = None) -> list[Path]:
     """Samples as the configuration asks for them: `samples.svg` and `samples.png` of ink, else `samples.csv`."""
     sampling, seed = config["sampling"], config["training"]["seed"]
-    records = model.sample(sampling["count"], steps=sampling["steps"], bias=sampling["bias"], seed=seed)
+    options = {name: sampling[name] for name in ("steps", "bias")}
+    records = model.sample(sampling["count"], text=texts, seed=seed, **options)
     suffixes = (".svg", ".png") if is_ink(model.columns) else (".csv",)
     paths = [run.path / f"samples{suffix}" for suffix in suffixes]
     for path in paths:
-        save_records(records, path, columns=model.columns, title=caption(model, sampling["bias"]))
+        save_records(records, path, columns=model.columns, title=caption(model, sampling["bias"]), captions=texts)
     return paths
 
 
-def caption(model: SequenceModel, bias: float) -> str:
-    """What a picture of samples says about where they come from."""
+def caption(model: SequenceModel, bias: float, text: str | None = None) -> str:
+    """What a picture of samples says about where they come from, and which text they write if it is one."""
     origin, mark = model.origin.get("dataset", "unknown data"), " (synthetic)" if model.origin.get("synthetic") else ""
-    return f"seqdens samples, learnt from {origin}{mark}, bias {bias:g}"
+    return f"seqdens samples, learnt from {origin}{mark}, bias {bias:g}" + (f": “{text}”" if text else "")
 
 
 def plot_history(path: Path, history: list[dict[str, float]]) -> None:

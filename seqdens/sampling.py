@@ -18,7 +18,7 @@ from seqdens.devices import autocast
 from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
-    from seqdens.encoders.base import State
+    from seqdens.encoders.base import Context, State, Stepper
     from seqdens.model import SequenceModel
 
 Precision = Literal["float32", "bf16", "int8"]
@@ -30,34 +30,42 @@ LARGEST_BIAS = 1e6  # far beyond the last effect, and well before logits overflo
 
 @torch.inference_mode()
 def draw_points(
-    model: SequenceModel, count: int, steps: int, primer: Tensor | None, bias: float, seed: int, precision: Precision
+    model: SequenceModel,
+    count: int,
+    steps: int,
+    primer: Tensor | None,
+    bias: float,
+    seed: int,
+    precision: Precision,
+    context: Context | None = None,
 ) -> Iterator[np.ndarray]:
     """The points of `SequenceModel.stream`, whose arguments these are once they are checked."""
     with evaluating(model):
         noise = Noise(seed, count, model.head.noise_size, model.device)
         products = autocast(model.device, precision)
         with products:
-            state, seen = _start(model, count, primer)
-        yield from _points(model, steps, bias, noise, state, seen, products)
+            state, seen = _start(model, count, primer, context)
+            stepper = model.encoder.stepper(state, context)
+        yield from _points(model, stepper, steps, bias, noise, seen, products)
 
 
-def _start(model: SequenceModel, count: int, primer: Tensor | None) -> tuple[State, Tensor]:
+def _start(model: SequenceModel, count: int, primer: Tensor | None, context: Context | None) -> tuple[State, Tensor]:
     """The state before the first point that is drawn, and the input (B, 1, F) of that step."""
-    state, seen = model.encoder.start(count), model.shift.new_zeros(count, 1, model.input_size)
+    state, seen = model.encoder.start(count, context), model.shift.new_zeros(count, 1, model.input_size)
     if primer is None:
         return state, seen
     read = model.inputs(model.normalise(primer)).expand(count, -1, -1)
     history = torch.cat([seen, read[:, :-1]], dim=1)
     lengths = torch.full((count,), history.shape[1], device=model.device)
-    return model.encoder(history, lengths, state).state, read[:, -1:]
+    return model.encoder(history, lengths, state, context).state, read[:, -1:]
 
 
 def _points(
     model: SequenceModel,
+    stepper: Stepper,
     steps: int,
     bias: float,
     noise: Noise,
-    state: State,
     seen: Tensor,
     products: AbstractContextManager[None],
 ) -> Iterator[np.ndarray]:
@@ -65,13 +73,11 @@ def _points(
 
     The encoder runs within `products`, the head in full precision: to cast its weights takes longer than it does.
     """
-    encoder, head, shift, scale = model.encoder, model.head, model.shift, model.scale
+    head, shift, scale = model.head, model.shift, model.scale
     ends = [i for i, column in enumerate(model.columns) if column.role == "sequence_end"]
     count = len(seen)
     records, ended, over = np.arange(count), np.zeros(count, bool), 0  # of the batch; how many have ended
     full_precision = autocast(model.device, "float32")
-    with products:
-        stepper = encoder.stepper(state)
     for _ in range(steps):
         with products:
             features = stepper(seen[:, 0])
@@ -82,7 +88,7 @@ def _points(
             drawn[ended] = np.nan
         if ends:
             ended |= (drawn[:, ends] > 0.5).any(axis=1)
-        ended |= encoder.finished(stepper.state, None).cpu().numpy()
+        ended |= stepper.finished().cpu().numpy()
         yield drawn if len(records) == count else _spread(drawn, records, count)
         over = int(np.count_nonzero(ended))
         if over == len(records):

@@ -1,7 +1,7 @@
 """What the tests share: packages to install, small data sets and models, a full disk."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,19 @@ def _heed_interrupts() -> Iterator[None]:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Any]:
-    """Call for a prepared data set of random walks: columns, and how many records are in which split."""
+    """Call for a prepared data set of random walks: columns, texts, and how many records are in which split."""
     import numpy as np
 
     from seqdens.cache import Provenance, write
     from seqdens.datasets.base import STROKE_END, Record, X, Y
 
-    def made(columns: Any = (X, Y, STROKE_END), longest: int = 12, seed: int = 0, **splits: int) -> Any:
+    def made(
+        columns: Any = (X, Y, STROKE_END),
+        longest: int = 12,
+        seed: int = 0,
+        texts: Sequence[str] = ("a b",),
+        **splits: int,
+    ) -> Any:
         rng = np.random.default_rng(seed)
         records = []
         for split, count in (splits or {"train": 10, "valid": 4}).items():
@@ -56,7 +62,9 @@ def make(tmp_path: Path) -> Callable[..., Any]:
                 )
                 points[:, [column.role == "sequence_end" for column in columns]] = 0
                 points[-1, [column.role == "sequence_end" for column in columns]] = 1
-                records.append(Record(f"{split}-{number}", points.astype(float), split, text="a b", group="g"))
+                records.append(
+                    Record(f"{split}-{number}", points.astype(float), split, texts[number % len(texts)], group="g")
+                )
         about = Provenance.of("made", 1, {}, columns, synthetic=True, sources=f"{seed} {splits}")
         return write(tmp_path / f"{seed}-{len(list(tmp_path.iterdir()))}.h5", about, records)
 
@@ -70,10 +78,10 @@ def small() -> Callable[..., Any]:
 
     import seqdens
 
-    def model(data: Any, seed: int = 0, **options: Any) -> Any:
+    def model(data: Any, seed: int = 0, encoder: str = "stacked-lstm", **options: Any) -> Any:
         torch.manual_seed(seed)
-        encoder = seqdens.encoder("stacked-lstm", **({"hidden_size": 8, "layers": 1} | options))
-        return seqdens.SequenceModel.for_data(data, encoder, seqdens.head("gmm-bernoulli", components=2))
+        chosen = seqdens.encoder(encoder, **({"hidden_size": 8, "layers": 1} | options))
+        return seqdens.SequenceModel.for_data(data, chosen, seqdens.head("gmm-bernoulli", components=2))
 
     return model
 
@@ -82,6 +90,17 @@ def small() -> Callable[..., Any]:
 def model(make: Callable[..., Any], small: Callable[..., Any]) -> Any:
     """An untrained model of ink, with few weights."""
     return small(make())
+
+
+@pytest.fixture
+def writer(make: Callable[..., Any], small: Callable[..., Any]) -> Any:
+    """An untrained model that writes texts of " abcd"; its window passes a character every fifth step or so."""
+    import torch
+
+    model = small(make(texts=("a b", "bad cab", "d")), encoder="window-lstm", layers=2, window_components=2)
+    with torch.no_grad():
+        model.encoder.window.bias[-2:] = -1.6
+    return model
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqdens.batches import collate, encode, evaluation_batches, order, training_batches
+from seqdens.batches import collate, evaluation_batches, order, training_batches
 from seqdens.cache import Provenance, write
 from seqdens.datasets.base import STROKE_END, Record, X, Y
+from seqdens.text import encode
 
 COLUMNS = (X, STROKE_END, Y)
 

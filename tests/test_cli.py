@@ -177,6 +177,7 @@ def test_list_names_and_owners(use: Use) -> None:
         f"memoryless    seqdens {__version__}",
         "nested        seqdens-good 1.2",
         f"stacked-lstm  seqdens {__version__}",
+        f"window-lstm   seqdens {__version__}",
     ]
     assert encoders.stderr.startswith("Warning: The entry points of seqdens-malformed 2.0")
     assert call("list", "regularisers").stdout == "No regularisers are installed.\n"

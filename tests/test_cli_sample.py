@@ -124,3 +124,21 @@ def test_a_silly_argument_is_one_sentence(run: Path, arguments: list[str], statu
     assert said in " ".join(refused.stderr.split())
     assert "Traceback" not in refused.output
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_text_is_written(writer: SequenceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer.save("writer.safetensors")
+    prime = np.array([[3, 4, 0], [5, -6, 1]], np.float32)
+    save_records([prime], "prime.npz")
+    options = ("writer.safetensors", "-n", 2, "--steps", 9, "--seed", 1)
+    primed = ("--prime", "prime.npz", "--prime-text", "d")
+    done = sample(*options, "--text", "Bäd cab", "--unknown", "replace", *primed, "--out", "lines.npz")
+    assert done.exit_code == 0, done.output
+    wanted = writer.sample(2, steps=9, text="bad cab", prime=prime, prime_text="d", seed=1)
+    for one, other in zip(load_ink(Path("lines.npz")).records, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert sample(*options, "--text", "bad", "--out", "lines.svg").exit_code == 0
+    assert "bias 0: “bad”" in Path("lines.svg").read_text()
+    assert "writes a text: say which" in sample(*options).output
+    assert "character 'x' cannot be written" in sample(*options, "--text", "xa").output

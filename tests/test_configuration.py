@@ -62,7 +62,7 @@ def test_every_option_of_every_part_has_a_value() -> None:
     }
     assert found["dataset"] == {"name": "hershey", "lines": 20, "writers": 200, "characters": 32, "seed": 0}
     assert found["training"]["optimiser"] == "graves-rmsprop"
-    assert found["sampling"] == {"count": 8, "steps": 700, "bias": 0.0}
+    assert found["sampling"] == {"count": 8, "steps": 700, "bias": 0.0, "text": ""}
 
 
 def test_later_layers_win() -> None:

@@ -31,6 +31,23 @@ class TestThreeLayersWithoutClipping(EncoderContract):
     encoder = seqdens.encoder("stacked-lstm", hidden_size=3, layers=3, gate_clip=0.0)
 
 
+class TestWindowLSTM(EncoderContract):
+    encoder = seqdens.encoder("window-lstm", hidden_size=5, layers=2, window_components=3)
+    impossible = (
+        ("hidden_size", 0),
+        ("layers", 0),
+        ("window_components", 0),
+        ("gate_clip", -1.0),
+        ("window_clip", -1.0),
+    )
+
+
+class TestWindowLSTMOfOneLayer(EncoderContract):
+    encoder = seqdens.encoder(
+        "window-lstm", hidden_size=1, layers=1, window_components=1, gate_clip=0.0, window_clip=0.0
+    )
+
+
 class TestGMMBernoulli(HeadContract):
     head = seqdens.head("gmm-bernoulli", components=3)
     column_sets = ((X,), (X, Y, STROKE_END), (STROKE_END, X, LIFT))
@@ -90,6 +107,11 @@ class TestHandwriting(ExperimentContract):
         "sampling.count=2",
         "sampling.steps=20",
     )
+
+
+class TestSynthesis(ExperimentContract):
+    experiment = "synthesis"
+    settings = TestHandwriting.settings
 
 
 CONTRACTS = [each for each in vars().values() if isinstance(each, type) and each.__module__ == __name__]

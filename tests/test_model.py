@@ -15,8 +15,10 @@ from seqdens.batches import Batch, collate
 from seqdens.components import registry
 from seqdens.datasets.base import STROKE_END, Column, X, Y
 from seqdens.errors import DataError, SeqdensError, UsageError
+from seqdens.evaluation import measure
 from seqdens.model import SequenceModel
 from seqdens.registry import options_of
+from seqdens.training.trainer import Trainer
 
 INK = (X, Y, STROKE_END)
 COLUMN_SETS = (INK, (Column("value", "real"),), (Column("token", "category", 5),))
@@ -90,9 +92,10 @@ def test_stepping_gives_the_numbers_of_the_full_pass(make: Callable[..., Any], e
     record = int(data.lengths_of(np.arange(6)).argmax())
     batch = batch_of(data, [record])
     targets = model.normalise(batch.points)
-    state, seen, nats = model.encoder.start(1), torch.zeros(1, 1, model.input_size, dtype=torch.double), []
+    context = model.context(batch)
+    state, seen, nats = model.encoder.start(1, context), torch.zeros(1, 1, model.input_size, dtype=torch.double), []
     for t in range(targets.shape[1]):
-        features, state, _ = model.encoder(seen, torch.ones(1, dtype=torch.long), state)
+        features, state, _ = model.encoder(seen, torch.ones(1, dtype=torch.long), state, context)
         nats.append(-model.head(features).log_prob(targets[:, t : t + 1]))
         seen = model.inputs(targets[:, t : t + 1])
     torch.testing.assert_close(torch.cat(nats, dim=1), model(batch).nats)
@@ -112,7 +115,8 @@ def test_the_first_point_is_scored_from_the_null_input(make: Callable[..., Any],
     data, model = build(make, encoder, head)
     batch = batch_of(data, [0, 1, 2])
     null = torch.zeros(3, 1, model.input_size, dtype=torch.double)
-    features = model.encoder(null, torch.ones(3, dtype=torch.long), model.encoder.start(3)).features
+    context = model.context(batch)
+    features = model.encoder(null, torch.ones(3, dtype=torch.long), model.encoder.start(3, context), context).features
     first = model.head(features).log_prob(model.normalise(batch.points[:, :1]))
     torch.testing.assert_close(model.log_prob(batch)[:, :1], first)
 
@@ -157,7 +161,9 @@ def test_a_saved_model_gives_equal_numbers(make: Callable[..., Any], tmp_path: P
     batch = collate(data, np.arange(6))
     assert torch.equal(again(batch).nats, model(batch).nats)
     assert torch.equal(again.log_prob(batch, "raw"), model.log_prob(batch, "raw"))
-    for mine, theirs in zip(model.sample(2, steps=5, seed=3), again.sample(2, steps=5, seed=3), strict=True):
+    text = "ab" if model.encoder.takes_text else None
+    drawn = [each.sample(2, steps=5, text=text, seed=3) for each in (model, again)]
+    for mine, theirs in zip(*drawn, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert again.columns == data.columns
     assert (again.mean, again.std) == (data.mean.tolist(), data.std.tolist())
@@ -251,3 +257,27 @@ def test_what_a_component_must_not_return_is_told_with_its_owner(
     name = model.components[part].name
     with pytest.raises(SeqdensError, match=rf"forward of '{name}' \(.+\) returns tuple, but must return {wanted}\."):
         model(collate(data, np.array([0])))
+
+
+def test_texts_are_read_in_the_model_s_own_alphabet(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    model = small(make(texts=("abc",)), encoder="window-lstm")
+    data, same = make(texts=("b", "cb"), seed=1), make(texts=("b", "cb", "a"), seed=1)
+    assert (data.alphabet, same.alphabet, model.characters) == ("bc", "abc", "abc")
+    losses = [model(collate(each, np.arange(2), model.characters)).nats for each in (data, same)]
+    assert torch.equal(*losses)
+    found = measure(model, data)
+    assert found.nats_per_point == pytest.approx(measure(model, data, batch_size=1).nats_per_point)
+    with pytest.raises(UsageError, match="character 'z' cannot be written, the alphabet is 'abc'"):
+        measure(model, make(texts=("z",)))
+
+
+def test_data_without_texts_cannot_be_learnt_to_be_written(make: Callable[..., Any], small: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match="made has no texts, but encoder window-lstm learns to write them"):
+        small(make(texts=("",)), encoder="window-lstm")
+    some = make(texts=("a", "", "b"))
+    with pytest.raises(DataError, match="4 of 14 records of made have no text, such as train-1, but encoder"):
+        small(some, encoder="window-lstm")
+    model = small(make(), encoder="window-lstm")
+    for each in (Trainer(epochs=1, device="cpu").fit, measure):
+        with pytest.raises(DataError, match="such as train-1"):
+            each(model, some)

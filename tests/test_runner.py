@@ -14,7 +14,7 @@ from seqdens.export import load_ink
 from seqdens.hookspecs import hookimpl
 from seqdens.model import SequenceModel
 from seqdens.plugins import Events
-from seqdens.runner import caption, component, draw_samples, plot_history, train_and_sample
+from seqdens.runner import caption, component, draw_samples, plot_history, texts_to_draw, train_and_sample
 from seqdens.training.run_folder import Run
 
 
@@ -149,9 +149,49 @@ def test_samples_are_those_of_the_best_weights(make: Callable[..., Any], tmp_pat
     assert (run.path / "samples.svg").read_bytes() == drawn
 
 
+def test_a_run_that_writes_draws_texts_of_validation(
+    make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run", config())
+    run.config["encoder"] = {"name": "window-lstm", "hidden_size": 8, "layers": 1}
+    run.config["sampling"]["count"] = 5
+    asked: list[Any] = []
+    sample = SequenceModel.sample
+
+    def listened(model: SequenceModel, *given: Any, **named: Any) -> Any:
+        asked.append(named["text"])
+        return sample(model, *given, **named)
+
+    monkeypatch.setattr(SequenceModel, "sample", listened)
+    data = make(texts=("a b", "bad cab", "d"))
+    assert ("samples", ["samples.svg", "samples.png"]) in carry_out(run, data)
+    assert asked == [["a b", "bad cab", "d", "a b", "a b"]]
+    assert "bad cab" in (run.path / "samples.svg").read_text()
+    run.config["sampling"]["text"] = "dab"
+    carry_out(run, data, resume=True)
+    assert asked[1:] == [["dab"] * 5]
+    assert texts_to_draw(SequenceModel.load(run.path), make(texts=["b"], train=3), config()) == ["b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "text", "named"),
+    [("window-lstm", "zab", "character 'z' cannot be written"), ("stacked-lstm", "ab", "stacked-lstm takes no text")],
+)
+def test_a_text_that_cannot_be_drawn_is_told_before_the_training(
+    make: Callable[..., Any], tmp_path: Path, encoder: str, text: str, named: str
+) -> None:
+    run = Run(tmp_path / "run", config())
+    run.config["encoder"]["name"] = encoder
+    run.config["sampling"]["text"] = text
+    with pytest.raises(UsageError, match=named):
+        train_and_sample(run, make(), Events([], []))
+    assert not run.path.exists()
+
+
 def test_a_caption_says_where_samples_come_from(make: Callable[..., Any], small: Callable[..., Any]) -> None:
     model = small(make())
     assert caption(model, 0.5) == "seqdens samples, learnt from made (synthetic), bias 0.5"
+    assert caption(model, 0.5, "hi").endswith("bias 0.5: “hi”")
     model.origin = {}
     assert caption(model, 0.0) == "seqdens samples, learnt from unknown data, bias 0"
 

@@ -12,6 +12,7 @@ import torch
 import seqdens
 from seqdens import sampling
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
+from seqdens.encoders.base import Context
 from seqdens.errors import UsageError
 from seqdens.model import SequenceModel
 from seqdens.sampling import Noise
@@ -288,3 +289,68 @@ def test_a_large_bias_draws_the_heaviest_mean(model: SequenceModel) -> None:
 def test_a_model_in_float64_draws_the_same(model: SequenceModel) -> None:
     single = model.sample(2, steps=5, prime=np.ones((2, 3)), seed=0)
     assert_alike(model.double().sample(2, steps=5, prime=np.ones((2, 3)), seed=0), single)
+
+
+def test_a_text_is_needed_by_a_model_that_writes_and_refused_by_others(model: SequenceModel, writer: Any) -> None:
+    with pytest.raises(UsageError, match="window-lstm writes a text: say which"):
+        writer.sample(1)
+    for given in ({"text": "a"}, {"prime_text": "a"}):
+        with pytest.raises(UsageError, match="stacked-lstm takes no text: leave it out"):
+            model.sample(1, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"text": ""}, "there is no text to write"),
+        ({"text": ["a", "b", "c"]}, "there are 3 texts for 2 records: give one for all, or one for each"),
+        ({"text": "axé"}, "characters 'x' 'é' cannot be written, the alphabet is ' abcd'"),
+        ({"text": "x", "unknown": "skip"}, "there is no text to write"),
+        ({"text": "a", "unknown": "drop"}, "unknown is 'drop'"),
+        ({"text": "a", "prime": np.zeros((1, 3))}, "belong together: give both, or neither"),
+        ({"text": "a", "prime_text": "b"}, "belong together: give both, or neither"),
+    ],
+)
+def test_texts_that_cannot_be_written_are_told(writer: SequenceModel, given: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        writer.sample(2, **given)
+
+
+def test_every_record_writes_its_own_text_as_if_alone(writer: SequenceModel) -> None:
+    texts = ["a", "bad cab dab", "ab", "d", "cad", "abcd abcd", "b", "dd", "a b", "c"]
+    drawn = writer.sample(len(texts), text=texts, steps=300, seed=3)
+    lengths = [len(record) for record in drawn]
+    assert len(set(lengths)) > 4
+    assert max(lengths) < 300
+    for record, text in enumerate(texts):
+        same = writer.sample(record + 1, text=text, steps=300, seed=3)[record]
+        assert_alike([same], [drawn[record]])
+    assert lengths[5] > lengths[2] > 0
+    assert_alike(writer.sample(2, text="ab", seed=3), writer.sample(2, text=["ab", "ab"], seed=3))
+
+
+def test_unknown_characters_are_skipped_or_replaced(writer: SequenceModel) -> None:
+    plain = writer.sample(1, text="ab", seed=1)
+    assert_alike(writer.sample(1, text="aéxb", unknown="skip", seed=1), plain)
+    assert_alike(writer.sample(1, text="Áb", unknown="replace", seed=1), plain)
+
+
+def test_it_goes_on_after_a_prime_with_the_text_after_its_text(writer: SequenceModel) -> None:
+    """Held to a loop that reads the prime and its text, and a space, with the encoder alone."""
+    prime = np.array([[3, 4, 0], [5, -6, 1], [2, 2, 0]], np.float32)
+    drawn = writer.sample(1, text="cab", prime=prime, prime_text="bad", steps=1, seed=4)[0]
+    ids = torch.tensor([[" abcd".index(each) for each in "bad cab"]])
+    context = Context(ids, torch.tensor([7]))
+    seen = writer.normalise(torch.from_numpy(prime)).unsqueeze(0)
+    shifted = torch.cat([torch.zeros(1, 1, 3), seen], dim=1)
+    with torch.no_grad():
+        features = writer.encoder(shifted, torch.tensor([4]), writer.encoder.start(1, context), context).features
+        point = writer.head(features[:, -1:]).sample(Noise(4, 1, writer.head.noise_size).draw())
+    np.testing.assert_allclose(drawn[0], (point[0, 0] * writer.scale + writer.shift).numpy(), rtol=1e-4, atol=1e-4)
+    other = writer.sample(1, text="cab", prime=prime, prime_text="d", steps=1, seed=4)[0]
+    assert not np.allclose(drawn, other)
+
+
+def test_a_long_text_stops_at_the_steps(writer: SequenceModel) -> None:
+    (record,) = writer.sample(1, text="abcd " * 2000, steps=20, seed=0)
+    assert len(record) == 20

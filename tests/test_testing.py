@@ -16,7 +16,18 @@ import torch
 from torch import Tensor, nn
 
 import seqdens
-from seqdens import Column, DataError, Encoded, Experiment, Record, Skipped, Source, UsageError, components
+from seqdens import (
+    Column,
+    DataError,
+    Encoded,
+    Experiment,
+    Record,
+    Skipped,
+    Source,
+    Stepper,
+    UsageError,
+    components,
+)
 from seqdens.testing import DatasetContract, EncoderContract, ExperimentContract, HeadContract
 
 VALUE, TOKEN, PEN = Column("value", "real"), Column("token", "category", 4), Column("pen", "binary")
@@ -28,6 +39,7 @@ FAILURES = (AssertionError, pytest.fail.Exception)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(components, "_registered", [])
     seqdens.register("encoders", "running-sum", RunningSum)
+    seqdens.register("encoders", "writes-sums", Writes)
     seqdens.register("heads", "independent", Independent)
     seqdens.register("datasets", "numbers", Numbers)
     seqdens.register("experiments", "counting", COUNTING)
@@ -88,6 +100,15 @@ class IgnoresLengths(RunningSum):
 class Forgets(RunningSum):
     def forward(self, inputs: Tensor, lengths: Tensor, state: Any, context: Any = None) -> Encoded:
         return super().forward(inputs, lengths, self.start(len(inputs)), context)
+
+
+class KeepsTheWrongRecords(RunningSum):
+    class Wrong(Stepper):
+        def keep(self, records: Tensor) -> None:
+            super().keep(records.sort().values)
+
+    def stepper(self, state: Any, context: Any = None) -> Stepper:
+        return self.Wrong(self, state, context)
 
 
 class SeesNeighbours(RunningSum):
@@ -209,15 +230,64 @@ class TakesNoTextBluntly(RunningSum):
         super().__init__(input_size)
 
 
+class Writes(RunningSum):
+    """What its text adds up to, in every feature."""
+
+    takes_text = True
+
+    def __init__(self, input_size: int, context_size: int = 1) -> None:
+        super().__init__(input_size)
+
+    def forward(self, inputs: Tensor, lengths: Tensor, state: Any, context: Any = None) -> Encoded:
+        encoded = super().forward(inputs, lengths, state)
+        return encoded._replace(features=encoded.features + self.read(context).to(inputs).sin().view(-1, 1, 1))
+
+    def read(self, context: Any) -> Tensor:
+        places = torch.arange(context.text.shape[1], device=context.text.device)
+        return torch.where(places < context.lengths.unsqueeze(1), context.text, 0).sum(1)
+
+
+class TestWrites(EncoderContract):
+    encoder = property(lambda self: seqdens.encoder("writes-sums"))
+
+
+class DoesNotRead(Writes):
+    def read(self, context: Any) -> Tensor:
+        return torch.zeros(len(context.text))
+
+
+class ReadsUnasked(Writes):
+    takes_text = False
+
+    def read(self, context: Any) -> Tensor:
+        return super().read(context) if context else torch.zeros(1)
+
+
+class ReadsThePaddingOfTexts(Writes):
+    def read(self, context: Any) -> Tensor:
+        return context.text.sum(1)
+
+
+class EndsWithThePaddingOfTexts(Writes):
+    def finished(self, state: Any, context: Any) -> Tensor:
+        return context.text.sum(1) > 12
+
+
 @pytest.mark.parametrize(
     ("encoder", "test", "arguments"),
     [
+        (DoesNotRead, "test_a_text_is_heeded_where_one_is_taken", ()),
+        (ReadsUnasked, "test_a_text_is_heeded_where_one_is_taken", ()),
+        (ReadsThePaddingOfTexts, "test_what_stands_in_a_text_s_padding_changes_nothing", ()),
+        (EndsWithThePaddingOfTexts, "test_what_stands_in_a_text_s_padding_changes_nothing", ()),
         (LooksAhead, "test_features_do_not_depend_on_later_inputs", ()),
         (IgnoresLengths, "test_each_record_of_a_ragged_batch_is_as_if_alone", ([5, 2, 4],)),
         (IgnoresLengths, "test_a_ragged_batch_goes_on_where_each_record_was", ()),
         (IgnoresLengths, "test_padding_changes_nothing", ()),
         (Forgets, "test_stepping_equals_the_full_pass", (1,)),
         (Forgets, "test_stepping_equals_the_full_pass", (4,)),
+        (Forgets, "test_its_stepper_goes_on_alike_and_keeps_records", ()),
+        (KeepsTheWrongRecords, "test_its_stepper_goes_on_alike_and_keeps_records", ()),
         (SeesNeighbours, "test_each_record_of_a_ragged_batch_is_as_if_alone", ([5, 2, 4],)),
         (SeesNeighbours, "test_records_of_a_state_can_be_selected", ()),
         (ReadsPadding, "test_padding_changes_nothing", ()),

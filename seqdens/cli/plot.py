@@ -127,9 +127,9 @@ def plot_along(
 
     loaded = SequenceModel.load(model).to(choose_device(device))
     data = data_for(model, **chosen)
-    loaded.check_columns(data.columns, data.provenance.dataset)
+    loaded.check_data(data)
     index = find_record(data, record, split)
-    batch = collate(data, np.array([index]))
+    batch = collate(data, np.array([index]), loaded.characters)
     if steps:
         batch = batch._replace(points=batch.points[:, :steps], lengths=batch.lengths.clamp(max=steps))
     plot(out, loaded, batch.to(loaded.device), title(loaded, data, index, int(batch.lengths)))

@@ -160,7 +160,8 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
     folder = quote(str(run.path))
     click.echo(f"\n{run.path}: {', '.join(files)}")
     click.echo(f"Next: open {quote(str(run.path / ('samples.png' if pictures else 'samples.csv')))}")
-    click.echo(f"      seqdens sample {folder} -n 4 --bias 1 --seed 2 --out more{'.svg' if pictures else '.csv'}")
+    text = " --text 'Hello there'" if written(run) else ""
+    click.echo(f"      seqdens sample {folder} -n 4{text} --bias 1 --seed 2 --out more{'.svg' if pictures else '.csv'}")
     click.echo(f"      {started_as()} run {name} --resume --out {folder} --epochs {2 * epochs}")
 
 
@@ -175,6 +176,14 @@ def prepare(run: Run, cache: Path | None) -> Prepared:
     data = prepare_with_display(component("dataset", part), part.get("root"), folder=cache)
     data.check_trainable()
     return data
+
+
+def written(run: Run) -> bool:
+    """Whether the run's model is one that writes texts."""
+    from seqdens.model import takes_text
+    from seqdens.runner import component
+
+    return takes_text(component("encoder", run.config["encoder"]))
 
 
 def started_as() -> str:

@@ -40,6 +40,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the encoder's products: bf16 and int8 are faster, and a little less exact.",
 )
+@click.option("--text", metavar="TEXT", help="What to write, with a model that takes text.")
+@click.option("--prime-text", metavar="TEXT", help="What was written in --prime, with a model that takes text.")
+@click.option(
+    "--unknown",
+    type=click.Choice(["error", "skip", "replace"]),
+    default="error",
+    show_default=True,
+    help="What is done with characters that the model does not know; replace writes what is most alike.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; default: a new one each time.")
 @click.option(
     "--out",
@@ -54,6 +63,9 @@ def sample(
     bias: float,
     prime: Path | None,
     precision: Any,
+    text: str | None,
+    prime_text: str | None,
+    unknown: Any,
     seed: int | None,
     out: Path | None,
 ) -> None:
@@ -66,9 +78,18 @@ def sample(
     loaded = SequenceModel.load(model)
     out = out or Path("samples.svg" if is_ink(loaded.columns) else "samples.csv")
     seed = secrets.randbits(32) if seed is None else seed
-    points = primer(prime, loaded) if prime else None
-    records = loaded.sample(count, steps=steps, prime=points, bias=bias, seed=seed, precision=precision)
-    save_records(records, out, columns=loaded.columns, title=caption(loaded, bias))
+    records = loaded.sample(
+        count,
+        steps=steps,
+        text=text,
+        prime=primer(prime, loaded) if prime else None,
+        prime_text=prime_text,
+        unknown=unknown,
+        bias=bias,
+        seed=seed,
+        precision=precision,
+    )
+    save_records(records, out, columns=loaded.columns, title=caption(loaded, bias, text))
     click.echo(f"{out}: records {len(records)}, points {sum(map(len, records)):,}, seed {seed}")
 
 

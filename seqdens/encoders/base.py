@@ -6,7 +6,7 @@ B sequences, T steps, F numbers of a step, U characters of a text.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,15 +47,23 @@ class Stepper:
     def keep(self, records: Tensor) -> None:
         """From now on, go on with those `records` (N,) alone."""
         self.state = {name: value.index_select(0, records) for name, value in self.state.items()}
+        if self.context is not None:
+            self.context = Context(*(each.index_select(0, records) for each in self.context))
+
+    def finished(self) -> Tensor:
+        """(B,) bool: nothing is left to write."""
+        return self.encoder.finished(self.state, self.context)
 
 
 class Encoder(nn.Module, ABC):
     """`__init__(self, input_size, context_size=0, *, option=default, ...)`; sets `output_size`.
 
-    `precisions` are those in which it can be stepped through: "float32", "bf16" by autocast, "int8" where it heeds
-    `devices.int8_is_on`.
+    One that `takes_text` is built with the number of characters that texts may hold as `context_size`, and is always
+    given a `context`; every other one with 0, and never. `precisions` are those in which it can be stepped through:
+    "float32", "bf16" by autocast, "int8" where it heeds `devices.int8_is_on`.
     """
 
+    takes_text: ClassVar[bool] = False
     output_size: int
     precisions: tuple[str, ...] = ("float32", "bf16")
 

@@ -88,8 +88,8 @@ class StackedLSTM(Encoder):
             h0, c0 = state["hidden"][:, number], state["cell"][:, number]
             below, cell = layer(seen, h0, c0)
             outputs.append(below.transpose(0, 1))
-            hiddens.append(_last(below, lengths, h0))
-            cells.append(_last(cell, lengths, c0))
+            hiddens.append(last_states(below, lengths, h0))
+            cells.append(last_states(cell, lengths, c0))
         after = {"hidden": torch.stack(hiddens, dim=1), "cell": torch.stack(cells, dim=1)}
         return Encoded(torch.cat(outputs, dim=2), after, {})
 
@@ -133,7 +133,7 @@ class PeepholeLSTM(nn.Module):
         return peephole_lstm(inputs, *self.weights, h0, c0, self.gate_clip, self.recurrence)
 
 
-def _last(states: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
+def last_states(states: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
     """The states (T, B, H) after `lengths` (B,) steps; the initial one (B, H) after none."""
     if len(states) == 1:
         last = states[0]

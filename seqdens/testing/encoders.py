@@ -6,6 +6,7 @@ its past is its own affair.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from seqdens.components import head
 from seqdens.datasets.base import STROKE_END, X, Y
-from seqdens.encoders.base import Encoded, Encoder, State
+from seqdens.encoders.base import Context, Encoded, Encoder, State
+from seqdens.model import takes_text
 from seqdens.registry import Component
 from seqdens.testing.components import ComponentContract, refused
 from seqdens.testing.models import check_saved_model
 
-INPUTS = 3
+INPUTS, CHARACTERS = 3, 7
 RAGGED = ([5, 2, 4], [0, 3, 1, 6], [1, 7, 7], [4, 0])
 
 
@@ -33,6 +35,7 @@ class EncoderContract(ComponentContract):
     ...     impossible = (("hidden_size", 0), ("gate_clip", -1.0))
     >>> TestStackedLSTM().test_stepping_equals_the_full_pass(chunk=1)
 
+    One that takes text is given one with every record, of another length each.
     Numbers are compared in `dtype`, to the precision that `torch.testing.assert_close` takes for it.
     """
 
@@ -44,13 +47,17 @@ class EncoderContract(ComponentContract):
     def component(self) -> Component:
         return self.encoder
 
+    @property
+    def context_size(self) -> int:
+        return CHARACTERS if takes_text(self.encoder) else 0
+
     def wired(self, folder: Path) -> tuple[int, int]:
-        return INPUTS, 0
+        return INPUTS, self.context_size
 
     def build(self, seed: int = 0) -> Encoder:
         """The encoder, untrained, in evaluation mode."""
         torch.manual_seed(seed)
-        encoder: Encoder = self.encoder.build(INPUTS, 0)
+        encoder: Encoder = self.encoder.build(INPUTS, self.context_size)
         return encoder.to(self.dtype).eval()
 
     def inputs(self, records: int, steps: int) -> Tensor:
@@ -58,10 +65,10 @@ class EncoderContract(ComponentContract):
         generator = torch.Generator().manual_seed(100 * records + steps)
         return torch.randn(records, steps, INPUTS, generator=generator, dtype=torch.float64).to(self.dtype)
 
-    def after(self, encoder: Encoder, state: State) -> Tensor:
+    def after(self, encoder: Encoder, state: State, texts: Sequence[int] | None = None) -> Tensor:
         """The features (B, 3, F) of three further steps, of equal inputs for every record."""
         records = len(next(iter(state.values())))
-        return encode(encoder, self.inputs(1, 3).expand(records, -1, -1), state=state).features
+        return encode(encoder, self.inputs(1, 3).expand(records, -1, -1), state=state, texts=texts).features
 
     def test_features_are_output_size_numbers_a_step(self) -> None:
         encoder = self.build()
@@ -77,7 +84,8 @@ class EncoderContract(ComponentContract):
 
     def test_inputs_stay_as_they_are(self) -> None:
         encoder, inputs = self.build(), self.inputs(2, 3)
-        encoder(inputs, torch.tensor([3, 2]), encoder.start(2))
+        context = context_of(encoder, [0, 1])
+        encoder(inputs, torch.tensor([3, 2]), encoder.start(2, context), context)
         assert torch.equal(inputs, self.inputs(2, 3)), f"{self.name}: forward changes its inputs in place"
 
     def test_evaluation_is_deterministic(self) -> None:
@@ -94,7 +102,7 @@ class EncoderContract(ComponentContract):
 
     def test_states_are_named_tensors_with_the_batch_first(self) -> None:
         encoder = self.build()
-        start = encoder.start(3)
+        start = encoder.start(3, context_of(encoder, range(3)))
         assert isinstance(start, dict), f"{self.name}: start must return a dict of tensors, not {type(start).__name__}"
         after = encode(encoder, self.inputs(3, 2)).state
         assert start.keys() == after.keys(), f"{self.name}: forward returns another state than start"
@@ -105,7 +113,8 @@ class EncoderContract(ComponentContract):
             assert value.dtype == self.dtype or not value.is_floating_point(), (
                 f"{self.name}: state {name!r} is {value.dtype}, but the parameters are {self.dtype}"
             )
-        assert {value.device.type for value in encoder.to("meta").start(3).values()} == {"meta"}, (
+        on_meta = encoder.to("meta").start(3, context_of(encoder, range(3), "meta"))
+        assert {value.device.type for value in on_meta.values()} == {"meta"}, (
             f"{self.name}: a state must be on the device of the parameters"
         )
 
@@ -121,7 +130,7 @@ class EncoderContract(ComponentContract):
     @pytest.mark.parametrize("chunk", [1, 2, 4])
     def test_stepping_equals_the_full_pass(self, chunk: int) -> None:
         encoder, inputs = self.build(), self.inputs(2, 7)
-        whole, state, features = encode(encoder, inputs), encoder.start(2), []
+        whole, state, features = encode(encoder, inputs), encoder.start(2, context_of(encoder, range(2))), []
         for part in inputs.split(chunk, dim=1):
             step = encode(encoder, part, state=state)
             state = step.state
@@ -134,14 +143,14 @@ class EncoderContract(ComponentContract):
         encoder, inputs, kept = self.build(), self.inputs(3, 7), [2, 0]
         whole = encode(encoder, inputs)
         with torch.inference_mode():
-            stepper = encoder.stepper(encode(encoder, inputs[:, :2]).state)
+            stepper = encoder.stepper(encode(encoder, inputs[:, :2]).state, context_of(encoder, [0, 1, 2]))
             found = torch.stack([stepper(inputs[:, t]) for t in (2, 3)], dim=1)
             stepper.keep(torch.tensor(kept))
             left = torch.stack([stepper(inputs[kept, t]) for t in (4, 5, 6)], dim=1)
         self.close(found, whole.features[:, 2:4], "steps of its stepper give other features than all at once")
         self.close(left, whole.features[kept, 4:], "once its stepper keeps some records alone, these go on otherwise")
         self.close(
-            self.after(encoder, {name: value.clone() for name, value in stepper.state.items()}),
+            self.after(encoder, {name: value.clone() for name, value in stepper.state.items()}, kept),
             self.after(encoder, whole.state)[kept],
             "the state of its stepper is another than after all steps at once",
         )
@@ -152,13 +161,13 @@ class EncoderContract(ComponentContract):
         together = encode(encoder, inputs, lengths)
         following = self.after(encoder, together.state)
         for record, length in enumerate(lengths):
-            alone, state = inputs[record : record + 1, :length], encoder.start(1)
+            alone, state = inputs[record : record + 1, :length], encoder.start(1, context_of(encoder, [record]))
             if length:
-                features, state, _ = encode(encoder, alone)
+                features, state, _ = encode(encoder, alone, texts=[record])
                 where = f"features of record {record} of lengths {lengths} are not those that it has alone"
                 self.close(together.features[record, :length], features[0], where)
             where = f"the state of record {record} of lengths {lengths} is not the one that it has alone"
-            self.close(following[record], self.after(encoder, state)[0], where)
+            self.close(following[record], self.after(encoder, state, [record])[0], where)
 
     def test_a_ragged_batch_goes_on_where_each_record_was(self) -> None:
         encoder, inputs, more = self.build(), self.inputs(3, 5), self.inputs(3, 4)
@@ -166,9 +175,9 @@ class EncoderContract(ComponentContract):
         state = encode(encoder, more, second, encode(encoder, inputs, first).state).state
         following = self.after(encoder, state)
         for record, (a, b) in enumerate(zip(first, second, strict=True)):
-            alone = encode(encoder, torch.cat([inputs[record, :a], more[record, :b]]).unsqueeze(0))
+            alone = encode(encoder, torch.cat([inputs[record, :a], more[record, :b]]).unsqueeze(0), texts=[record])
             where = f"a record of {a} steps, then {b}, in a ragged batch does not go on as after all of them"
-            self.close(following[record], self.after(encoder, alone.state)[0], where)
+            self.close(following[record], self.after(encoder, alone.state, [record])[0], where)
 
     def test_padding_changes_nothing(self) -> None:
         encoder, lengths = self.build(), [2, 5, 3]
@@ -199,7 +208,7 @@ class EncoderContract(ComponentContract):
         encoder, more, chosen = self.build(), self.inputs(3, 3), [2, 0]
         state = encode(encoder, self.inputs(3, 4), [4, 1, 2]).state
         selected = {name: value[chosen].clone() for name, value in state.items()}
-        found = encode(encoder, more[chosen], state=selected).features
+        found = encode(encoder, more[chosen], state=selected, texts=chosen).features
         expected = encode(encoder, more, state=state).features[chosen]
         self.close(found, expected, "records 2 and 0 of three, selected from a state, do not go on as among all")
 
@@ -248,11 +257,35 @@ class EncoderContract(ComponentContract):
 
     def test_at_the_start_nothing_is_finished(self) -> None:
         encoder = self.build()
-        assert not encoder.finished(encoder.start(3), None).any(), f"{self.name}: it is finished before it starts"
-        finished = encoder.finished(encode(encoder, self.inputs(3, 2)).state, None)
+        context = context_of(encoder, range(3))
+        finished = encoder.finished(encoder.start(3, context), context)
+        assert not finished.any(), f"{self.name}: it is finished before it starts"
+        finished = encoder.finished(encode(encoder, self.inputs(3, 2)).state, context)
         assert (finished.shape, finished.dtype) == ((3,), torch.bool), (
             f"{self.name}: finished is a bool for each record"
         )
+
+    def test_a_text_is_heeded_where_one_is_taken(self) -> None:
+        encoder, inputs = self.build(), self.inputs(3, 6)
+        expected, context = encode(encoder, inputs), context_for([5, 4, 3])
+        found = encoder(inputs.clone(), torch.tensor([6] * 3), encoder.start(3, context), context)
+        if encoder.takes_text:
+            assert not torch.equal(found.features, expected.features), f"{self.name}: another text changes nothing"
+        else:
+            where = "it does not say takes_text, but a text changes features"
+            self.close(found.features, expected.features, where)
+
+    def test_what_stands_in_a_text_s_padding_changes_nothing(self) -> None:
+        encoder, inputs = self.build(), self.inputs(3, 6)
+        text, lengths = context_for([0, 1, 2])
+        padding = torch.arange(text.shape[1]) >= lengths.unsqueeze(1)
+        longer = torch.nn.functional.pad(torch.where(padding, CHARACTERS - 1, text), (0, 2))
+        several = [Context(each, lengths) for each in (text, longer)]
+        some, others = (encoder(inputs.clone(), torch.tensor([6] * 3), encoder.start(3, c), c) for c in several)
+        where = "what stands in a text's padding changes"
+        self.close(some.features, others.features, f"{where} features")
+        finished = [encoder.finished(each.state, c) for each, c in zip((some, others), several, strict=True)]
+        assert torch.equal(*finished), f"{self.name}: {where} what is finished"
 
     def test_a_text_to_condition_on_is_taken_or_refused(self) -> None:
         try:
@@ -267,11 +300,36 @@ class EncoderContract(ComponentContract):
         check_saved_model((X, Y, STROKE_END), self.encoder, head("gmm-bernoulli", components=2), tmp_path)
 
 
-def encode(encoder: Encoder, inputs: Tensor, lengths: list[int] | None = None, state: State | None = None) -> Encoded:
-    """From the start, and all steps of all records, where nothing else is said; `inputs` stay as they are."""
+def context_of(encoder: Encoder, texts: Sequence[int], device: str = "cpu") -> Context | None:
+    """Those texts, for an encoder that takes them."""
+    return context_for(texts, device) if encoder.takes_text else None
+
+
+def context_for(texts: Sequence[int], device: str = "cpu") -> Context:
+    """Texts by their numbers: number n has 2 + n % 3 characters."""
+    lengths = [2 + number % 3 for number in texts]
+    ids = torch.zeros(len(texts), max(lengths), dtype=torch.long)
+    for row, (number, length) in enumerate(zip(texts, lengths, strict=True)):
+        ids[row, :length] = (3 * torch.arange(length) + number) % CHARACTERS
+    return Context(ids.to(device), torch.tensor(lengths, device=device))
+
+
+def encode(
+    encoder: Encoder,
+    inputs: Tensor,
+    lengths: list[int] | None = None,
+    state: State | None = None,
+    texts: Sequence[int] | None = None,
+) -> Encoded:
+    """From the start, and all steps of all records, where nothing else is said; `inputs` stay as they are.
+
+    Record n writes text n, where the encoder takes one and `texts` says nothing else.
+    """
     records, steps = inputs.shape[:2]
     counted = torch.tensor([steps] * records if lengths is None else lengths)
-    encoded = encoder(inputs.clone(), counted, encoder.start(records) if state is None else state)
+    context = context_of(encoder, range(records) if texts is None else texts)
+    state = encoder.start(records, context) if state is None else state
+    encoded = encoder(inputs.clone(), counted, state, context)
     assert isinstance(encoded, Encoded), (
         f"{type(encoder).__name__}: forward must return seqdens.Encoded(features, state, extras), "
         f"not {type(encoded).__name__}"

@@ -95,7 +95,10 @@ class ExperimentContract:
         assert math.isfinite(last), f"{self.name}: its loss is {last} after two epochs"
         assert last < first, f"{self.name}: it does not learn: {first} nats per point, then {last}"
         model = SequenceModel.load(folder)
-        assert model.sample(2, steps=5, seed=1)[0].shape[1] == len(model.columns), f"{self.name}: samples lack columns"
+        text = model.alphabet[:5] if model.encoder.takes_text else None
+        assert model.sample(2, steps=5, text=text, seed=1)[0].shape[1] == len(model.columns), (
+            f"{self.name}: samples lack columns"
+        )
         assert any((folder / name).exists() for name in ("samples.png", "samples.csv")), (
             f"{self.name}: its run leaves no samples"
         )

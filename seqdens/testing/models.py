@@ -12,11 +12,13 @@ from seqdens.datasets.base import Column
 from seqdens.model import SequenceModel
 from seqdens.registry import Component
 
+ALPHABET = " abcdef"
+
 
 def untrained(columns: Sequence[Column], encoder: Component, head: Component) -> SequenceModel:
-    """A model of data that need no scaling."""
+    """A model of data that need no scaling, and of texts of `ALPHABET`."""
     real = sum(column.kind == "real" for column in columns)
-    return SequenceModel(columns, encoder, head, mean=[0.0] * real, std=[1.0] * real)
+    return SequenceModel(columns, encoder, head, mean=[0.0] * real, std=[1.0] * real, alphabet=ALPHABET)
 
 
 def check_saved_model(columns: Sequence[Column], encoder: Component, head: Component, folder: Path) -> None:
@@ -27,6 +29,7 @@ def check_saved_model(columns: Sequence[Column], encoder: Component, head: Compo
     again = SequenceModel.load(folder / "model.safetensors")
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), f"a saved model has another {key} when it is read"
-    drawn = [each.sample(2, steps=6, seed=3) for each in (model, again)]
+    text = "a bed" if model.encoder.takes_text else None
+    drawn = [each.sample(2, steps=6, text=text, seed=3) for each in (model, again)]
     for mine, theirs in zip(*drawn, strict=True):
         assert np.array_equal(mine, theirs), f"a saved model of {encoder.name} and {head.name} draws other samples"

@@ -105,6 +105,7 @@ class Trainer:
         `torchrun` started train together, from the first one's weights; it alone writes and tells events.
         """
         data.check_trainable()
+        model.check_data(data)
         distributed.join()
         return _Fit(self, model, data, run, events).fit(run if resume else None)
 
@@ -174,10 +175,17 @@ class _Fit:
         return bool(self.options.patience) and (self.progress.epoch - self.progress.best_epoch >= self.options.patience)
 
     def _epoch(self, interrupt: Interrupt) -> None:
-        progress, share = self.progress, {"rank": distributed.rank(), "ranks": distributed.size()}
+        progress = self.progress
         self.model.train()
         for batch in training_batches(
-            self.data, self.batch_size, self.options.seed, progress.epoch, skip=progress.batch, **share
+            self.data,
+            self.batch_size,
+            self.options.seed,
+            progress.epoch,
+            skip=progress.batch,
+            rank=distributed.rank(),
+            ranks=distributed.size(),
+            alphabet=self.model.characters,
         ):
             self._step(batch)
             self._stop_if(interrupt)
@@ -258,7 +266,7 @@ class _Fit:
         if not len(records):
             return None
         share = records[distributed.rank() :: distributed.size()]
-        batches = evaluation_batches(self.data, share, self.options.batch_size)
+        batches = evaluation_batches(self.data, share, self.options.batch_size, self.model.characters)
         until_asked = takewhile(lambda batch: not interrupt, batches)
         with autocast(self.options.device, self.options.precision):
             return _sum(distributed.exchange(lambda: evaluate(self.model, until_asked)))

@@ -14,10 +14,12 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from seqdens.devices import int8_is_on
-from seqdens.encoders.recurrence import cpu, reference
+from seqdens.encoders.recurrence import cpu, reference, window
 from seqdens.encoders.recurrence.quantised import Step, Weights
+from seqdens.encoders.recurrence.window import Read
 from seqdens.errors import UsageError
 from seqdens.native import CannotCompile
 from seqdens.registry import choices
@@ -63,6 +65,35 @@ def stepping(layers: Sequence[Weights], width: int, implementation: str = "auto"
 
 def _module(implementation: str, weight: Tensor, dtype: torch.dtype) -> ModuleType:
     return {"reference": reference, "cpu": cpu}[choose(implementation, weight, dtype)]
+
+
+def window_lstm(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    peepholes: Tensor,
+    bias: Tensor,
+    window_weight: Tensor,
+    window_bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w0: Tensor,
+    kappa0: Tensor,
+    characters: Tensor,
+    clip: float,
+    window_clip: float,
+) -> Read:
+    """As `peephole_lstm`, for a layer whose input at each step has the window of the step before after `inputs`.
+
+    `input_weight` (4H, F + A) has the window's columns last; the window's own weights, states, `characters` and limit
+    are those of `window.recurrence`. Hidden states are of the products' dtype, all else of the weights'.
+    """
+    dtype, width = product_dtype(recurrent_weight), inputs.shape[2]
+    with torch.autocast(inputs.device.type, enabled=False):
+        gates = functional.linear(inputs.to(dtype), input_weight[:, :width].to(dtype), bias.to(dtype))
+        weights = torch.cat((recurrent_weight, input_weight[:, width:]), dim=1), peepholes, window_weight, window_bias
+        read = window.recurrence(gates, *weights, h0, c0, w0, kappa0, characters, clip, window_clip, dtype)
+    return read._replace(hidden=read.hidden.to(dtype))
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:

@@ -1,0 +1,40 @@
+"""The handwriting synthesis network of Graves (2013), section 5."""
+
+from seqdens.experiments.base import Experiment
+
+SYNTHESIS = Experiment(
+    summary="Handwriting synthesis (Graves 2013, section 5): a given text, written.",
+    dataset={"name": "hershey"},
+    encoder={"name": "window-lstm"},
+    head={"name": "gmm-bernoulli"},
+    presets={
+        # Short lines, few Gaussians, many small steps: with large ones the window runs away before it finds a letter.
+        "quick": {
+            "dataset": {"lines": 3600, "characters": 20},
+            "encoder": {"hidden_size": 256, "layers": 1, "window_components": 3},
+            "training": {
+                "epochs": 6,
+                "optimiser": "adam",
+                "learning_rate": 2e-3,
+                "decay": 0.5,
+                "batch_size": 8,
+                "precision": "float32",
+            },
+            "sampling": {"bias": 1.0, "steps": 1200},
+        },
+        # The paper's network and optimiser. It states neither batch size nor epochs: those are ours.
+        "paper": {
+            "encoder": {"hidden_size": 400, "layers": 3, "window_components": 10, "gate_clip": 10.0},
+            "head": {"components": 20, "output_clip": 100.0, "sigma_floor": 0.0},
+            "training": {
+                "epochs": 30,
+                "optimiser": "graves-rmsprop",
+                "learning_rate": 1e-4,
+                "batch_size": 32,
+            },
+            "sampling": {"steps": 2000},
+        },
+    },
+    preset="paper",
+    own_preset="quick",
+)
