@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from seqdens.devices import Int8Products
 from seqdens.encoders.base import Encoded
 from seqdens.encoders.stacked_lstm import StackedLSTM
 from seqdens.errors import UsageError
@@ -98,3 +99,20 @@ def test_bf16_autocast_stays_near_float64() -> None:
 def test_impossible_sizes_are_named(sizes: tuple[int, ...], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         StackedLSTM(*sizes)
+
+
+def test_int8_is_near_float32_for_ragged_lengths_and_has_no_derivatives() -> None:
+    model, inputs, lengths = encoder(hidden_size=40).float(), points(3, 6).float(), [6, 0, 3]
+    with torch.no_grad():
+        expected = encode(model, inputs, lengths)
+        with Int8Products():
+            found = encode(model, inputs, lengths)
+    for record, length in enumerate(lengths):
+        torch.testing.assert_close(
+            found.features[record, :length], expected.features[record, :length], rtol=0, atol=0.02
+        )
+    for name, value in found.state.items():
+        torch.testing.assert_close(value, expected.state[name], rtol=0, atol=0.02)
+    assert not torch.equal(found.features[0], expected.features[0])
+    with Int8Products(), pytest.raises(UsageError, match=r"int8 have no derivatives: use them within torch\.no_grad"):
+        encode(model, inputs, lengths)

@@ -72,6 +72,8 @@ class StackedLSTM(Encoder):
         return _Stepper(self, state)
 
     def _step_by_step(self, inputs: Tensor, lengths: Tensor, state: State) -> Encoded:
+        if torch.is_grad_enabled():
+            raise UsageError("products in int8 have no derivatives: use them within torch.no_grad().")
         stepper, features = _Stepper(self, state), []
         for t, seen in enumerate(inputs.unbind(1)):
             before = stepper.state
