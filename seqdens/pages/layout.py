@@ -158,6 +158,12 @@ def lay_out(
     return _placed([line and _scaled(line, scale) for line in inked], layout)
 
 
+def advance(line: np.ndarray, text: str, columns: Sequence[Column] = COLUMNS) -> float:
+    """What a character of a line takes, in heights of letters without ascender, as `Layout.characters` wants it."""
+    inked = _inked(strokes(line, columns), text, straighten=True)
+    return inked.width / (max(1, len(text)) * (inked.body or _guess(inked)))
+
+
 def _inked(ink: list[np.ndarray], text: str, straighten: bool) -> _Inked:
     slope, y, body = measure(ink)
     points = np.concatenate(ink)
