@@ -212,14 +212,14 @@ class _Pen:
 
     def _telling(self, points: Iterator[np.ndarray], texts: Sequence[str]) -> Iterator[np.ndarray]:
         """The same points, of which `progress` is told."""
+        tell = self.progress or (lambda done, total: None)
         lengths = np.array([len(text) for text in texts])
         for step, drawn in enumerate(points, start=1):
-            if self.progress:
-                reached = np.minimum(lengths, step / USUAL)
-                now = np.where(np.isnan(drawn).all(axis=1), lengths, reached).sum()
-                self.progress(self.done + int(now), self.total)
+            reached = np.where(np.isnan(drawn).all(axis=1), lengths, np.minimum(lengths, step / USUAL))
+            tell(self.done + int(reached.sum()), self.total)
             yield drawn
         self.done += int(lengths.sum())
+        tell(self.done, self.total)
 
 
 @torch.inference_mode()

@@ -177,7 +177,8 @@ def write(
         )
     for number, line in written.bad:
         click.echo(f"Warning: line {number} {line.fault} in {line.draws} tries: {line.text!r}", err=True)
-    sheets = lay_out([line.points for line in written.lines], [line.text for line in written.lines], layout)
+    points, texts = zip(*((line.points, line.text) for line in written.lines), strict=True)
+    sheets = lay_out(points, texts, layout, smallest=0.0)  # small is better than lost
     paths = save_sheets(sheets, out, pen=pen, plotter=plotter)
     inked = [line for line in written.lines if line.text]
     named = f"{paths[0]} to {paths[-1]}" if len(paths) > 1 else str(out)
