@@ -71,6 +71,14 @@ seqdens sample runs/handwriting-1 -n 4 --bias 1 --seed 2 --out more.svg
 seqdens sample runs/handwriting-1 -n 1 --out pen.gif
 ```
 """,
+    "seqdens write": """\
+[write.md](write.md) explains what is done with a text, and which option is for what.
+
+```
+seqdens write "Dear Anna, thank you." --model runs/synthesis-1 --seed 1
+seqdens write --from letter.txt --model runs/synthesis-1 --style anna --paper A5 --out letter.pdf
+```
+""",
     "seqdens styles": """\
 A style is a recorded line of a hand with its text, with which a model is primed. What was recorded elsewhere is brought
 into the model's units when it is used: the same size and points a character as its training data, sampled along the
@@ -93,11 +101,13 @@ seqdens evaluate runs/handwriting-1 runs/two --split test --json
 ```
 """,
     "seqdens plot": """\
-Pictures of what a model predicts for a record that is given to it, and of how its loss fell.
+Pictures of what a model predicts for a record that is given to it, of where in a text it is while it writes, and of how
+its loss fell.
 
 ```
 seqdens plot density runs/handwriting-1
 seqdens plot mixture runs/handwriting-1 --steps 200 --out weights.svg
+seqdens plot window runs/synthesis-1 --text "come to the sea"
 ```
 """,
     "seqdens show": """\

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from seqdens.styles import Style, load_style
     from seqdens.training.run_folder import Run
     from seqdens.training.trainer import Trainer
+    from seqdens.writing import write
 
 _HOMES = {
     "seqdens.batches": ("collate",),
@@ -65,6 +66,7 @@ _HOMES = {
     "seqdens.styles": ("Style", "load_style"),
     "seqdens.training.run_folder": ("Run",),
     "seqdens.training.trainer": ("Trainer",),
+    "seqdens.writing": ("write",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -114,6 +116,7 @@ __all__ = [
     "register",
     "regulariser",
     "to_points",
+    "write",
 ]
 
 

@@ -27,6 +27,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "run": "seqdens.cli.run:run",
         "prepare": "seqdens.cli.prepare:prepare",
         "sample": "seqdens.cli.sample:sample",
+        "write": "seqdens.cli.write:write",
         "evaluate": "seqdens.cli.evaluate:evaluate",
         "plot": "seqdens.cli.plot:plot",
         "styles": "seqdens.cli.styles:styles",

@@ -24,8 +24,8 @@ from seqdens.encoders.base import Context, Encoded, Encoder
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
-from seqdens.sampling import Precision, check_arguments, check_precision, check_prime, draw_points
-from seqdens.text import Unknown, encode, writable
+from seqdens.sampling import Precision, check_arguments, check_precision, check_prime, draw_points, gather
+from seqdens.text import Unknown, continued, encode, writable
 from seqdens.weights import read_weights, write_weights
 
 Units = Literal["normalised", "raw"]
@@ -150,14 +150,18 @@ class SequenceModel(nn.Module):
 
     def predict(self, batch: Batch) -> Distribution:
         """The distribution, over normalised units, of each point of `batch` given those before it."""
+        distribution = self.head(self.encoded(batch).features)
+        self._check_returned("head", distribution, Distribution)
+        return distribution
+
+    def encoded(self, batch: Batch) -> Encoded:
+        """What the encoder makes, before each point of `batch`, of those before it."""
         seen = self.inputs(self.normalise(batch.points))
         shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
         context = self.context(batch)
         encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen), context), context)
         self._check_returned("encoder", encoded, Encoded)
-        distribution = self.head(encoded.features)
-        self._check_returned("head", distribution, Distribution)
-        return distribution
+        return encoded
 
     def context(self, batch: Batch) -> Context | None:
         """The texts of `batch`, in the model's own `characters`; None for a model that takes none."""
@@ -210,8 +214,7 @@ class SequenceModel(nn.Module):
         """
         given = {"text": text, "prime": prime, "prime_text": prime_text, "unknown": unknown, "bias": bias, "seed": seed}
         points = self.stream(count, steps=steps, precision=precision, **given)  # type: ignore[arg-type]
-        drawn = np.stack(list(points), axis=1)
-        return [record[~np.isnan(record).all(axis=1)] for record in drawn]
+        return gather(points)
 
     def stream(
         self,
@@ -262,7 +265,7 @@ class SequenceModel(nn.Module):
             raise UsageError(f"there are {len(texts)} texts for {count} records: give one for all, or one for each.")
         texts = [writable(each, self.alphabet, unknown) for each in texts]
         if prime_text is not None:
-            before = writable(prime_text, self.alphabet, unknown) + " " * (" " in self.alphabet)
+            before = continued(writable(prime_text, self.alphabet, unknown), self.alphabet)
             texts = [before + each for each in texts]
         ids, lengths = encode(texts, self.alphabet)
         return Context(*(torch.from_numpy(each).to(self.device) for each in (ids, lengths)))

@@ -108,6 +108,51 @@ def mixture_weights(model: SequenceModel, batch: Batch) -> np.ndarray:
     return np.asarray(weights[0].cpu())
 
 
+def plot_window(path: str | Path, model: SequenceModel, text: str, record: np.ndarray, title: str = "") -> Path:
+    """Plot the window over a text along the record (T, D) that writes it, as in Graves (2013), Fig. 13.
+
+    The ink above stands over the steps in which it was written: way that it makes from letter to letter is replaced by
+    time. Raises what `attention` and `strokes` raise, and `UsageError` for another suffix.
+    """
+    from seqdens.writing import attention
+
+    path = _checked(path)
+    shares = next(attention(model, [text], [record]))
+    steps, characters = shares.shape
+    ink = over_time(strokes(record, model.columns), 2 * steps / characters)
+    high = min(0.9 * _WIDTH * np.ptp(np.concatenate(ink)[:, 1]) / steps, 0.5 * _TALLEST)
+    low = min(max(0.16 * characters, 1.5), _TALLEST)
+    figure = _figure(high + low + 1.6, title)
+    above, axes = figure.subplots(2, height_ratios=(max(high, 0.3), low), sharex=True)
+    above.set_title("Above: the ink over the steps in which it was written. Below: the window.", **_CAPTION)
+    for stroke in ink:
+        above.plot(*stroke.T, color=_INK, linewidth=1.4, solid_capstyle="round", marker="." * (len(stroke) == 1))
+    above.invert_yaxis()
+    above.set_axis_off()
+    extent = (0.5, steps + 0.5, -0.5, characters - 0.5)
+    settings = {"vmin": 0, "vmax": 1, "cmap": _COLOURS, "aspect": "auto", "interpolation": "nearest"}
+    image = axes.imshow(shares.T, origin="lower", extent=extent, **settings)
+    axes.set(xlabel="step", ylabel="character", xlim=extent[:2])
+    axes.set_yticks(range(characters), list(text.replace(" ", "\N{OPEN BOX}")), fontsize=min(8, 50 * low / characters))
+    figure.colorbar(image, cax=axes.inset_axes(_BAR), label="share of the window")
+    return _save(figure, path)
+
+
+def over_time(ink: Sequence[np.ndarray], span: float) -> list[np.ndarray]:
+    """Strokes (n, 2) of a line where time, in steps, takes the place of the way from letter to letter.
+
+    That way is x averaged over about `span` steps; how x differs from it, and y, are kept, at one scale.
+    """
+    points = np.concatenate(ink)
+    steps = len(points)
+    scale = steps / max(np.ptp(points[:, 0]), 1e-9)
+    half = min(round(span / 2), steps - 1)
+    padded = np.pad(points[:, 0], half, mode="reflect", reflect_type="odd")
+    drift = np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
+    placed = np.column_stack([np.arange(steps) + (points[:, 0] - drift) * scale, points[:, 1] * scale])
+    return np.split(placed, np.cumsum([len(stroke) for stroke in ink])[:-1])
+
+
 def _has_pen(model: SequenceModel) -> bool:
     return any(column.role == "stroke_end" for column in model.columns)
 
@@ -127,12 +172,16 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _checked(path: str | Path) -> Path:
-    path = Path(path)
+    check_suffix(path := Path(path))
+    return path
+
+
+def check_suffix(path: Path) -> None:
+    """Raises `UsageError` for a file of another kind than figures are saved in."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"cannot plot {str(path)!r}: its suffix is {path.suffix!r}, but must be one of {', '.join(SUFFIXES)}."
         )
-    return path
 
 
 def plot_loss(path: str | Path, epochs: Sequence[float], curves: Mapping[str, Sequence[float]], ylabel: str) -> Path:

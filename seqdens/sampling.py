@@ -6,7 +6,7 @@ B records, T steps, D columns of a point; raw and normalised as in `model`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -107,6 +107,11 @@ def _spread(points: np.ndarray, records: np.ndarray, count: int) -> np.ndarray:
     everywhere = np.full((count, points.shape[1]), np.nan, points.dtype)
     everywhere[records] = points
     return everywhere
+
+
+def gather(points: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """The records (T, D) of points (count, D), step by step, whose rows are NaN once a record has ended."""
+    return [record[~np.isnan(record).all(axis=1)] for record in np.stack(list(points), axis=1)]
 
 
 def check_prime(model: SequenceModel, prime: np.ndarray) -> Tensor:

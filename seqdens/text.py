@@ -57,6 +57,11 @@ def writable(text: str, alphabet: str, unknown: Unknown = "error") -> str:
     return text
 
 
+def continued(text: str, alphabet: str) -> str:
+    """`text` and the space before what is written after it, where the alphabet has one."""
+    return text + " " * (" " in alphabet)
+
+
 def _stand_in(character: str, known: set[str]) -> str:
     decomposed = unicodedata.normalize("NFKD", character)
     plain = "".join(each for each in decomposed if not unicodedata.combining(each))

@@ -153,3 +153,32 @@ def test_a_title_says_what_is_synthetic_and_how_much_is_shown(
     said = title(model, data, 0, steps - 1)
     assert f"“a b”, first {steps - 1} of {steps} points; " in said
     assert said.endswith("model learnt from made (synthetic)")
+
+
+@pytest.mark.parametrize("suffix", SIGNATURES)
+def test_a_window_is_plotted_over_what_it_wrote(
+    writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer.save("writer.safetensors")
+    done = plot("window", "writer.safetensors", "--text", " bad  cab", "--seed", 1, "--out", f"window{suffix}")
+    assert done.exit_code == 0, done.output
+    assert re.match(rf"window\{suffix}: points \d+, seed 1", done.stdout)
+    assert Path(f"window{suffix}").read_bytes().startswith(SIGNATURES[suffix])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["writer.safetensors"], "Missing option '--text'"),
+        (["writer.safetensors", "--text", ""], "there is no text to write"),
+        (["writer.safetensors", "--text", "x"], "character 'x' cannot be written"),
+        (["writer.safetensors", "--text", "a" * 201], "--text has 201 characters, but a line has 200 at most"),
+        (["writer.safetensors", "--text", "a", "--out", "a.gif"], "its suffix is '.gif'"),
+        (["run", "--text", "a"], "stacked-lstm takes no text"),
+    ],
+)
+def test_a_window_over_nothing_is_refused(writer: Any, run: Path, arguments: list[str], said: str) -> None:
+    writer.save("writer.safetensors")
+    refused = plot("window", *arguments)
+    assert (refused.exit_code, said in " ".join(refused.stderr.split())) == (2, True), refused.output

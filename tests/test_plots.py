@@ -15,7 +15,7 @@ from seqdens import density
 from seqdens.batches import Batch, collate
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.errors import DataError, UsageError
-from seqdens.plots import mixture_weights, plot_density, plot_loss, plot_mixture
+from seqdens.plots import mixture_weights, over_time, plot_density, plot_loss, plot_mixture, plot_window
 
 
 @pytest.fixture(autouse=True)
@@ -163,3 +163,27 @@ def test_a_plot_of_nothing_is_refused(tmp_path, name, epochs, curves, message):
     with pytest.raises(UsageError, match=message):
         plot_loss(tmp_path / name, epochs, curves, "loss (nats per line)")
     assert not list(tmp_path.iterdir())
+
+
+def test_ink_stands_over_the_steps_in_which_it_was_drawn():
+    steady = [np.column_stack([np.arange(0.0, 200, 5), np.zeros(40)]), np.column_stack([np.arange(200.0, 300, 5)] * 2)]
+    first, second = over_time(steady, 10)
+    np.testing.assert_allclose(first[:, 0], np.arange(40), atol=1e-9)
+    np.testing.assert_allclose(second[:, 0], np.arange(40, 60), atol=1e-9)
+    np.testing.assert_allclose(second[:, 1], second[0, 1] + np.arange(20) * 60 / 59)
+    rests = [np.column_stack([np.repeat([0.0, 100.0], 50), np.zeros(100)])]  # at one place, then at another
+    (waiting,) = over_time(rests, 20)
+    np.testing.assert_allclose(waiting[[10, 89], 0], [10, 89])
+    (dot,) = over_time([np.zeros((1, 2))], 10)
+    np.testing.assert_allclose(dot, 0, atol=1e-9)
+
+
+def test_a_window_is_drawn_with_its_text_beside_it(writer, tmp_path):
+    (record,) = writer.sample(1, text="bad cab", seed=1)
+    path = plot_window(tmp_path / "window.svg", writer, "bad cab", record, "said")
+    assert "said" in texts(path)
+    labels = [text for text in texts(path) if text in [*"abcd", "\N{OPEN BOX}"]]
+    assert labels == list("bad\N{OPEN BOX}cab")
+    assert "share of the window" in texts(path)
+    with pytest.raises(UsageError, match=r"its suffix is '\.gif'"):
+        plot_window(tmp_path / "window.gif", writer, "bad", record)

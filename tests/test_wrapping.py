@@ -46,6 +46,7 @@ def test_words_that_fit_are_not_broken_and_lines_are_filled(words, characters):
         ("one\n \n\t\n\ntwo\n", ["one", "", "two"]),
         ("\n\n  a \t b", ["a b"]),
         ("extraordinary", ["extraord", "inary"]),
+        ("sevenxx extraordinary", ["sevenxx", "extraord", "inary"]),
         ("well-known", ["well-", "known"]),
         ("", []),
         (" \n\t ", []),

@@ -88,6 +88,40 @@ def mixture(**given: Any) -> None:
 
 
 @plot.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--text", required=True, help="One line, to be written.")
+@click.option(
+    "--bias",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="0 for as varied a hand as was learnt, above for a neater one.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Of the draws; default: a new one each time.")
+@out_option("window.png")
+def window(model: Path, text: str, bias: float, seed: int | None, out: Path) -> None:
+    """Plot which characters of a text were looked at, step by step, while it was written.
+
+    MODEL is a run folder or a weights file of a model that writes texts.
+    """
+    from seqdens.model import SequenceModel
+    from seqdens.plots import check_suffix, plot_window
+    from seqdens.styles import LONGEST
+    from seqdens.writing import write
+
+    check_suffix(out)
+    if len(" ".join(text.split())) > LONGEST:
+        raise UsageError(f"--text has {len(text):,} characters, but a line has {LONGEST} at most.")
+    loaded = SequenceModel.load(model)
+    written = write(loaded, " ".join(text.split()), characters=LONGEST, bias=bias, seed=seed, tries=1)
+    line = written.lines[0]
+    about = marked(loaded.origin.get("dataset", "unknown data"), loaded.origin.get("synthetic", False))
+    fault = f", which {line.fault}" if line.fault else ""
+    plot_window(out, loaded, line.text, line.points, f"“{line.text}”, bias {bias:g}{fault}; model learnt from {about}")
+    click.echo(f"{out}: points {len(line.points):,}, seed {written.seed}{fault}")
+
+
+@plot.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @out_option("", more="; default: loss.png in RUN")
 def loss(run: Path, out: Path | None) -> None:

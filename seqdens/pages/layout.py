@@ -136,12 +136,13 @@ def lay_out(
     *,
     columns: Sequence[Column] = COLUMNS,
     scale: float | None = None,
+    smallest: float = _SMALLEST,
 ) -> list[Sheet]:
     """Sheets with these lines, offsets (T, D) in raw units with y down; a line without offsets leaves a gap.
 
-    `scale` is in mm per raw unit; by default letters get the size that the line height asks for, all smaller by at
-    most a half if the widest line needs it. Raises what `drawing.strokes` raises, and `UsageError` for no ink,
-    texts that do not match, and lines that do not fit.
+    `scale` is in mm per raw unit; by default letters get the size that the line height asks for, all smaller if the
+    widest line needs it, but no smaller than the share `smallest` of that. Raises what `drawing.strokes` raises, and
+    `UsageError` for no ink, texts that do not match, and lines that do not fit.
     """
     if len(lines) != len(texts):
         raise UsageError(f"there are {len(texts)} texts for {len(lines)} lines: give each line one.")
@@ -152,10 +153,16 @@ def lay_out(
     written = [line for line in inked if line]
     if not written:
         raise UsageError("there are no lines to lay out.")
-    scale = _scale(written, layout) if scale is None else scale
+    scale = _scale(written, layout, smallest) if scale is None else scale
     if not 0 < scale < math.inf:
         raise UsageError(f"a scale of {scale} mm per unit must be more than 0 and finite.")
     return _placed([line and _scaled(line, scale) for line in inked], layout)
+
+
+def advance(line: np.ndarray, text: str, columns: Sequence[Column] = COLUMNS) -> float:
+    """What a character of a line takes, in heights of letters without ascender, as `Layout.characters` wants it."""
+    inked = _inked(strokes(line, columns), text, straighten=True)
+    return inked.width / (max(1, len(text)) * (inked.body or _guess(inked)))
 
 
 def _inked(ink: list[np.ndarray], text: str, straighten: bool) -> _Inked:
@@ -180,13 +187,13 @@ def _inked(ink: list[np.ndarray], text: str, straighten: bool) -> _Inked:
     )
 
 
-def _scale(lines: Sequence[_Inked], layout: Layout) -> float:
+def _scale(lines: Sequence[_Inked], layout: Layout, smallest: float) -> float:
     """The scale of the usual letter, or that of the widest line where it is smaller."""
     cased = [line for line in lines if line.body and any(map(str.islower, line.text))]
     bodies = [line.body for line in cased or lines if line.body] or [_guess(line) for line in lines]
     wanted = _BODY * layout.line_height / float(np.median(bodies))
     widest = max(lines, key=lambda line: line.width)
-    return min(wanted, max(_SMALLEST * wanted, layout.writable / max(widest.width, 1e-9)))
+    return min(wanted, max(smallest * wanted, layout.writable / max(widest.width, 1e-9)))
 
 
 def _guess(line: _Inked) -> float:

@@ -24,4 +24,5 @@ def wrap(text: str, characters: int) -> list[str]:
 
 
 def _filled(row: str, characters: int) -> list[str]:
-    return textwrap.wrap(" ".join(row.split()), characters, break_on_hyphens=True)
+    lines = textwrap.wrap(" ".join(row.split()), characters, break_on_hyphens=True)
+    return [line.rstrip() for line in lines]  # before a word that is longer than a line, textwrap leaves the space
