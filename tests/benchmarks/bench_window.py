@@ -26,7 +26,9 @@ IMPLEMENTATIONS = ("reference", "cpu")
 
 def texts(lines: int) -> seqdens.Context:
     generator = torch.Generator().manual_seed(0)
-    return seqdens.Context(torch.randint(ALPHABET, (lines, LETTERS), generator=generator), torch.full((lines,), LETTERS))
+    return seqdens.Context(
+        torch.randint(ALPHABET, (lines, LETTERS), generator=generator), torch.full((lines,), LETTERS)
+    )
 
 
 def encoder(cells: int, layers: int, recurrence: str) -> WindowLSTM:
@@ -56,6 +58,12 @@ def model(cells: int, layers: int, recurrence: str) -> seqdens.SequenceModel:
     return seqdens.SequenceModel(columns, *parts, mean=[0, 0], std=[1, 1], alphabet=alphabet)
 
 
+def draw(model: seqdens.SequenceModel, lines: int, precision: str) -> None:
+    text = model.alphabet[:LETTERS]
+    drawn = model.sample(lines, steps=DRAWN, seed=0, precision=precision, text=text)
+    assert {len(line) for line in drawn} == {DRAWN}
+
+
 def compared(sides: dict[str, Callable[[], object]], rounds: int, points: int, what: str) -> None:
     taken = compare(sides, rounds, warm_up=1)
     print(what)
@@ -72,3 +80,13 @@ def main(rounds: int = 3) -> None:
             assert (features[0] - features[1]).norm() < 0.05 * features[0].norm()
             sides = {name: partial(train, each, precision) for name, each in encoders.items()}
             compared(sides, rounds, BATCH * STEPS, f"training, {cells} x {layers}, {precision}")
+    for precision in PRECISIONS:
+        models = {name: model(*NETWORKS[-1], name) for name in IMPLEMENTATIONS}
+        for lines in (1, BATCH):
+            sides = {name: partial(draw, each, lines, precision) for name, each in models.items()}
+            cells, layers = NETWORKS[-1]
+            compared(sides, rounds, lines * DRAWN, f"{lines} line(s) drawn, {cells} x {layers}, {precision}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -243,6 +243,7 @@ struct FlushDenormals {
 
 struct Share {  // of `count` things, those of this thread
   long first, last;
+  Share(long first, long last) : first(first), last(last) {}
   explicit Share(long count)
       : first(count * omp_get_thread_num() / omp_get_num_threads()),
         last(count * (omp_get_thread_num() + 1) / omp_get_num_threads()) {}

@@ -54,8 +54,7 @@ class Reader {
     for (long row = 0; row < count; ++row)
       for (long at = 0; at < H; at += W)
         Float32::put(operand, count, depth, row, at, load(hidden + (own.first + row) * stride + at, std::min(W, H - at)));
-    for (long part = 0; part < 3 * window.blocks(); ++part)
-      Float32::product<1>(operand, count, window.panels + part * depth * W, depth, sums + part * count * W);
+    multiply<Float32>(Share(0, 3 * window.blocks()), operand, count, window.panels, depth, sums);
     for (long row = own.first; row < own.last; ++row) {
       move(row, kappa, out);
       float* seen = out.window + row * window.A;
@@ -218,7 +217,7 @@ void backward(const Backward<P>& layer, const typename P::Element* panels, const
 #pragma omp barrier
       for (long block = own.first; block < own.last; ++block) {
         const float* some = sums + (block - own.first) * rows * W;
-        Float32::product<1>(d_moves, B, window.backward_panels + block * moves * W, moves, from_moves);
+        multiply<Float32>(Share(block, block + 1), d_moves, B, window.backward_panels, moves, from_moves);
         layer.block(t, block * W, [&](long row) { return load(some + row * W) + load(from_moves + row * W); }, operand, depth);
       }
 #pragma omp barrier
