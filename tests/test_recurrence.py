@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqdens.devices import autocast
 from seqdens.encoders import recurrence
-from seqdens.encoders.recurrence import IMPLEMENTATIONS, Weights, choose, cpu, reference
+from seqdens.encoders.recurrence import IMPLEMENTATIONS, Weights, choose, compiled, cpu, reference
 from seqdens.errors import UsageError
 from seqdens.native import CannotCompile
 
@@ -237,7 +237,7 @@ def test_in_how_many_parts_derivatives_are_found_changes_little(
     skip_where_impossible("cpu", dtype)
     exact = layer(11, 3, 4, 20)
     given = [each.detach().float().requires_grad_() for each in exact]
-    monkeypatch.setattr(cpu, "AT_ONCE", at_once)
+    monkeypatch.setattr(compiled, "AT_ONCE", at_once)
     assert_near(results(given, 0.5, "cpu", dtype), results(exact, 0.5, "reference", torch.float64), TOLERANCE[dtype])
 
 

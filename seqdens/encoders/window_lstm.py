@@ -7,14 +7,14 @@ text, K Gaussians of the window. Inside, tensors are time-major.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from seqdens.encoders.base import Context, Encoded, Encoder, State
-from seqdens.encoders.recurrence import Read, window_lstm
+from seqdens.encoders.base import Context, Encoded, Encoder, State, Stepper
+from seqdens.encoders.recurrence import Read, window_lstm, window_stepping
+from seqdens.encoders.recurrence.window_cpu import Step
 from seqdens.encoders.stacked_lstm import PeepholeLSTM, last_states
 from seqdens.errors import UsageError
 
@@ -114,6 +114,16 @@ class WindowLSTM(Encoder):
         extras = {"window": characters, "kappa": read.kappa.transpose(0, 1)}
         return Encoded(torch.cat(outputs, dim=2).transpose(0, 1), after, extras)
 
+    def stepper(self, state: State, context: Context | None = None) -> Stepper:
+        if context is None:
+            raise UsageError(NEEDS_TEXT)
+        layers = self._layers
+        width = layers[0].input_weight.shape[1] - self.alphabet_size
+        window, characters = (self.window.weight, self.window.bias), places(context, self.alphabet_size)
+        weights = [layer.weights for layer in layers]
+        step = window_stepping(weights, *window, characters, width, self.recurrence)
+        return super().stepper(state, context) if step is None else _Stepper(self, state, context, step)
+
     def finished(self, state: State, context: Context | None) -> Tensor:
         if context is None:
             raise UsageError(NEEDS_TEXT)
@@ -124,13 +134,40 @@ class WindowLSTM(Encoder):
         in_text = phi[:, :-1].masked_fill(~valid_characters(context), -math.inf).amax(dim=1)
         return phi.gather(1, context.lengths.unsqueeze(1)).squeeze(1) > in_text
 
+    @property
+    def _layers(self) -> list[PeepholeLSTM]:
+        return [cast(PeepholeLSTM, layer) for layer in self.layers]
+
     def _read(self, steps: Tensor, state: State, context: Context) -> Read:
-        layer: PeepholeLSTM = self.layers[0]  # type: ignore[assignment]
-        weights = layer.input_weight, layer.recurrent_weight, layer.peepholes, layer.bias
+        layer = self._layers[0]
         before = state["hidden"][:, 0], state["cell"][:, 0], state["window"], state["kappa"]
+        weights, characters = (
+            (*layer.weights, self.window.weight, self.window.bias),
+            places(context, self.alphabet_size),
+        )
         limits = layer.gate_clip, self.window_clip
-        characters = one_hot(context, self.alphabet_size).to(layer.bias.dtype)
-        return window_lstm(steps, *weights, self.window.weight, self.window.bias, *before, characters, *limits)
+        return window_lstm(steps, *weights, *before, characters, *limits, self.recurrence)
+
+
+class _Stepper(Stepper):
+    def __init__(self, encoder: WindowLSTM, state: State, context: Context, step: Step) -> None:
+        super().__init__(encoder, state, context)
+        self._step, self._finished = step, encoder.finished(state, context)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        hidden, cell, kappa, window, self._finished = self._step(
+            inputs, self.state["hidden"], self.state["cell"], self.state["kappa"], self.state["window"]
+        )
+        self.state = {"hidden": hidden, "cell": cell, "kappa": kappa, "window": window}
+        return hidden.flatten(1)
+
+    def keep(self, records: Tensor) -> None:
+        super().keep(records)
+        self._step.keep(records)
+        self._finished = self._finished.index_select(0, records)
+
+    def finished(self) -> Tensor:
+        return self._finished
 
 
 def window_parameters(hidden_size: int, components: int) -> nn.Linear:
@@ -146,10 +183,10 @@ def window_parameters(hidden_size: int, components: int) -> nn.Linear:
     return linear
 
 
-def one_hot(context: Context, size: int) -> Tensor:
-    """(B, U + 1, A): zeros in a text's padding, of which there is at least one."""
-    characters = functional.one_hot(context.text, size) * valid_characters(context).unsqueeze(2)
-    return functional.pad(characters, (0, 0, 0, 1))
+def places(context: Context, size: int) -> Tensor:
+    """Characters (B, U + 1) of places in texts, of an alphabet of that `size`; `size` itself where a text is over."""
+    characters = context.text.masked_fill(~valid_characters(context), size)
+    return nn.functional.pad(characters, (0, 1), value=size)
 
 
 def valid_characters(context: Context) -> Tensor:

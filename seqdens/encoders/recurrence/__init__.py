@@ -14,10 +14,9 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from seqdens.devices import int8_is_on
-from seqdens.encoders.recurrence import cpu, reference, window
+from seqdens.encoders.recurrence import cpu, reference, window, window_cpu
 from seqdens.encoders.recurrence.quantised import Step, Weights
 from seqdens.encoders.recurrence.window import Read
 from seqdens.errors import UsageError
@@ -82,18 +81,38 @@ def window_lstm(
     characters: Tensor,
     clip: float,
     window_clip: float,
+    implementation: str = "auto",
 ) -> Read:
     """As `peephole_lstm`, for a layer whose input at each step has the window of the step before after `inputs`.
 
-    `input_weight` (4H, F + A) has the window's columns last; the window's own weights, states, `characters` and limit
-    are those of `window.recurrence`. Hidden states are of the products' dtype, all else of the weights'.
+    `input_weight` (4H, F + A) has the window's columns last; the window's own weights, states and limit are those of
+    `window.recurrence`. `characters` (B, U + 1) are from 0 to A - 1, and A from the end of a text on, which is
+    somewhere. Hidden states are of the products' dtype, all else of the weights'.
     """
-    dtype, width = product_dtype(recurrent_weight), inputs.shape[2]
-    with torch.autocast(inputs.device.type, enabled=False):
-        gates = functional.linear(inputs.to(dtype), input_weight[:, :width].to(dtype), bias.to(dtype))
-        weights = torch.cat((recurrent_weight, input_weight[:, width:]), dim=1), peepholes, window_weight, window_bias
-        read = window.recurrence(gates, *weights, h0, c0, w0, kappa0, characters, clip, window_clip, dtype)
-    return read._replace(hidden=read.hidden.to(dtype))
+    dtype = product_dtype(recurrent_weight)
+    module = {"reference": window, "cpu": window_cpu}[choose(implementation, recurrent_weight, dtype, window_cpu)]
+    weights = input_weight, recurrent_weight, peepholes, bias, window_weight, window_bias
+    return module.window_lstm(inputs, *weights, h0, c0, w0, kappa0, characters, clip, window_clip, dtype)
+
+
+def window_stepping(
+    layers: Sequence[Weights],
+    window_weight: Tensor,
+    window_bias: Tensor,
+    characters: Tensor,
+    width: int,
+    implementation: str = "auto",
+) -> window_cpu.Step | None:
+    """A step of all L layers, the first of which reads the text, as `stepping`; None where that would be no faster.
+
+    The input weights of the first layer are for inputs, F = `width`, and the window of the step before, those of the
+    others for inputs, this step's window, and the layer below; all else is as in `window_lstm`.
+    """
+    weight = layers[0].recurrent_weight
+    dtype = product_dtype(weight)
+    if choose(implementation, weight, dtype, window_cpu) == "reference":
+        return None
+    return window_cpu.Step(layers, window_weight, window_bias, characters, width, dtype)
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:
@@ -103,15 +122,18 @@ def product_dtype(weight: Tensor) -> torch.dtype:
     return torch.bfloat16 if reduced and weight.dtype == torch.float32 else weight.dtype
 
 
-def choose(implementation: str, weight: Tensor, dtype: torch.dtype) -> str:
-    """The name of the implementation for weights like `weight` and products of `dtype`; "auto" is the fastest."""
+def choose(implementation: str, weight: Tensor, dtype: torch.dtype, compiled: ModuleType = cpu) -> str:
+    """The name of the implementation for weights like `weight` and products of `dtype`; "auto" is the fastest.
+
+    "cpu" is the module `compiled`.
+    """
     if implementation == "reference":
         return implementation
     if implementation not in ("auto", *IMPLEMENTATIONS):
         known = choices(implementation, ("auto", *IMPLEMENTATIONS))
         raise UsageError(f"there is no recurrence {implementation!r}; {known}")
     try:
-        obstacle = cpu.obstacle(weight, dtype)
+        obstacle = compiled.obstacle(weight, dtype)
     except CannotCompile as error:
         obstacle = str(error)
         if implementation == "auto":

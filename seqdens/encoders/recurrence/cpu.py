@@ -1,14 +1,13 @@
 """The recurrence in C++ (cpu.cpp), compiled when it is first used; products in bfloat16 and int8 where there are tiles.
 
-T steps, B sequences, F numbers of an input, L layers, H cells, K rows of the right operand of a product.
+T steps, B sequences, F numbers of an input, L layers, H cells.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 
-from seqdens import native
-from seqdens.encoders.recurrence.quantised import Step, Weights, quantised
-
-SUFFIX = {torch.float32: "float32", torch.bfloat16: "bf16", torch.int8: "int8"}
-LANES = 16
-DEPTH = {torch.float32: 16, torch.bfloat16: 32, torch.int8: 64}  # K is padded to a multiple of it
-
-
-AT_ONCE = 2**25  # numbers of derivatives that are there at the same time
+from seqdens.encoders.recurrence import compiled
+from seqdens.encoders.recurrence.compiled import NUMBER, POINTER, SIZE, SUFFIX, Layer, call
+from seqdens.encoders.recurrence.quantised import Step, Weights
 
 
 def obstacle(weight: Tensor, dtype: torch.dtype) -> str:
@@ -68,36 +60,19 @@ def stepping(layers: Sequence[Weights], width: int, dtype: torch.dtype) -> Step:
 
 class _Step:
     def __init__(self, layers: Sequence[Weights], width: int, dtype: torch.dtype) -> None:
-        self.layers = [_Layer.of(weights, width, dtype) for weights in layers]
-        self.packed = (_Layer * len(layers))(*self.layers)
-        self.function = getattr(_library(), f"step_{SUFFIX[dtype]}")
+        size = layers[0].recurrent_weight.shape[1]
+        self.layers = [Layer.of(weights, (width, size) if at else (width,), dtype) for at, weights in enumerate(layers)]
+        self.packed = (Layer * len(layers))(*self.layers)
+        self.function = _function("step", dtype)
         self.states = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
     def __call__(self, inputs: Tensor, hidden: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
         inputs, hidden, cells = inputs.float().contiguous(), hidden.to(self.states).contiguous(), cells.contiguous()
         after, cells_after = torch.empty_like(hidden), torch.empty_like(cells)
         (batch, layers, size), width = hidden.shape, inputs.shape[1]
-        states = (each.data_ptr() for each in (hidden, cells, after, cells_after))
-        self.function(batch, layers, width, size, inputs.data_ptr(), self.packed, *states)
+        states = (hidden, cells, after, cells_after)
+        call(self.function, (batch, layers, width, size), inputs, self.packed, states)
         return after, cells_after
-
-
-class _Layer(ctypes.Structure):
-    """The struct of cpu.cpp; `tensors` are what it points to."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("panels", "scales", "input_weight", "peepholes", "bias")]
-    tensors: tuple[Tensor | None, ...]
-
-    @classmethod
-    def of(cls, weights: Weights, width: int, dtype: torch.dtype) -> _Layer:
-        scales, weights = quantised(weights, width) if dtype == torch.int8 else (None, weights)
-        below = weights.input_weight[:, width:]
-        panels = _forward_panels([weights.recurrent_weight, *([below] if below.shape[1] else [])], dtype)
-        rows = weights.input_weight[:, :width].T.contiguous()
-        tensors = (panels, scales, rows, weights.peepholes.contiguous(), weights.bias.contiguous())
-        layer = cls(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
-        layer.tensors = tensors
-        return layer
 
 
 def _forward(
@@ -112,14 +87,12 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs as they were read, activations (T, B, 4H), hidden and cell states (T + 1, B, H), the first before all."""
     (steps, batch, _), size = inputs.shape, h0.shape[1]
-    seen = inputs.to(dtype).contiguous()
-    with torch.autocast("cpu", enabled=False):
-        projected = torch.addmm(bias.to(dtype), seen.flatten(0, 1), input_weight.to(dtype).T)
-    activations = projected.view(steps, batch, 4 * size)  # turned into the activations in place
+    seen, activations = compiled.projected(inputs, input_weight, bias, dtype)  # turned into the activations in place
     hidden, cells = seen.new_empty(steps + 1, batch, size), c0.new_empty(steps + 1, batch, size)
     hidden[0], cells[0] = h0, c0
-    panels = _forward_panels([recurrent_weight], dtype)
-    _call("forward", dtype, (steps, batch, size), (panels, peepholes.contiguous(), activations, hidden, cells))
+    panels = compiled.forward_panels([recurrent_weight], dtype)
+    tensors = (panels, peepholes.contiguous(), activations, hidden, cells)
+    call(_function("forward", dtype), (steps, batch, size), tensors)
     return seen, activations, hidden, cells
 
 
@@ -153,17 +126,14 @@ class _PeepholeLSTM(torch.autograd.Function):
         d_input_weight, d_recurrent_weight = torch.zeros_like(input_weight), torch.zeros_like(recurrent_weight)
         d_peepholes, d_bias = cells.new_zeros(3, size), cells.new_zeros(4 * size)
         dh, dc = cells.new_zeros(2, batch, size)
-        if from_hidden is not None and from_hidden.stride(2) != 1:
-            from_hidden = from_hidden.contiguous()
-        strides = (ctypes.c_long * 2)(*((0, 0) if from_hidden is None else from_hidden.stride()[:2]))
+        from_hidden, strides = compiled.of_hidden(from_hidden)
         from_cells = None if from_cells is None else from_cells.contiguous()
-        panels, weight = _backward_panels(recurrent_weight, ctx.dtype), input_weight.to(ctx.dtype)
-        for part in _parts(steps, AT_ONCE // (batch * 4 * size)):
-            derivatives = _workspace(activations[part])  # of the pre-activations, clipped
+        panels, weight = compiled.backward_panels(recurrent_weight, ctx.dtype), input_weight.to(ctx.dtype)
+        for part in compiled.parts(steps, compiled.AT_ONCE // (batch * 4 * size)):
+            derivatives = compiled.workspace(activations[part])  # of the pre-activations, clipped
             incoming = [None if each is None else each[part] for each in (from_hidden, from_cells)]
-            _call(
-                "backward",
-                ctx.dtype,
+            call(
+                _function("backward", ctx.dtype),
                 (len(derivatives), batch, size),
                 (activations[part], panels, peepholes.contiguous(), cells[part], incoming[0], strides, incoming[1]),
                 ctx.limit,
@@ -179,70 +149,19 @@ class _PeepholeLSTM(torch.autograd.Function):
         return *returned, None, None
 
 
-def _parts(steps: int, most: int) -> list[slice]:
-    """The steps, last ones first, in parts of at most so many, or of one."""
-    most = max(1, most)
-    return [slice(max(0, last - most), last) for last in range(steps, 0, -most)]
-
-
-_local = threading.local()
-
-
-def _workspace(like: Tensor) -> Tensor:
-    """Room for a tensor like `like` until the next call in this thread: a fresh one would cost page faults."""
-    spaces = _local.__dict__.setdefault("spaces", {})
-    if like.numel() > len(spaces.get(like.dtype, ())):
-        spaces[like.dtype] = torch.empty(like.numel(), dtype=like.dtype)
-    return spaces[like.dtype][: like.numel()].view_as(like)
-
-
-def _forward_panels(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Weights (4H, K) of states as a right operand, one after the other: blocks of cells, of those the four gates."""
-    columns = [_padded(weight, DEPTH[dtype], dtype).unflatten(1, (-1, LANES)).transpose(0, 1) for weight in weights]
-    return _panels(torch.cat(columns, dim=-1))
-
-
-def _backward_panels(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights (4H, H) as a right operand for derivatives of gates: K are blocks of cells, of those the four gates."""
-    rows = _padded(weight, LANES, dtype).unflatten(1, (-1, LANES)).transpose(0, 1).flatten(0, 2)
-    return _panels(rows.T.unflatten(0, (-1, LANES)))
-
-
-def _padded(weight: Tensor, multiple: int, dtype: torch.dtype) -> Tensor:
-    """Weights (4H, K) as (4, H, K), H padded to whole vectors and K to a multiple."""
-    gates = weight.detach().to(dtype).unflatten(0, (4, -1))
-    return pad(gates, (0, -gates.shape[2] % multiple, 0, -gates.shape[1] % LANES))
-
-
-def _panels(columns: Tensor) -> Tensor:
-    """Columns (..., 16, K) of a right operand as products want them: of a few K, which stand together, all columns."""
-    return columns.unflatten(-1, (-1, 4 // columns.element_size())).transpose(-3, -2).contiguous()
-
-
-def _call(function: str, dtype: torch.dtype, *arguments: Any) -> None:
-    """Calls `function` with tuples of sizes and of tensors, None for none, and plain C values."""
-    given: list[Any] = []
-    for argument in arguments:
-        for each in argument if isinstance(argument, tuple) else (argument,):
-            given.append(each.data_ptr() if isinstance(each, Tensor) else each)
-    getattr(_library(), f"{function}_{SUFFIX[dtype]}")(*given)
+def _function(name: str, dtype: torch.dtype) -> Callable[..., None]:
+    function: Callable[..., None] = getattr(_library(), f"{name}_{SUFFIX[dtype]}")
+    return function
 
 
 @cache
 def _library() -> ctypes.CDLL:
-    library = native.load(Path(__file__).with_suffix(".cpp"))
-    size, pointer = ctypes.c_long, ctypes.c_void_p
-    signatures = {
-        "forward": [size] * 3 + [pointer] * 5,
-        "backward": [size] * 3 + [pointer] * 7 + [ctypes.c_float] + [pointer] * 5,
-        "step": [size] * 4 + [pointer] * 6,
+    signatures: compiled.Signatures = {
+        "forward": [SIZE] * 3 + [POINTER] * 5,
+        "backward": [SIZE] * 3 + [POINTER] * 7 + [NUMBER] + [POINTER] * 5,
+        "step": [SIZE] * 4 + [POINTER] * 6,
     }
-    for suffix in SUFFIX.values() if library.has_tiles() else ["float32"]:
-        for name, arguments in signatures.items():
-            if name == "step" or suffix != "int8":
-                function = getattr(library, f"{name}_{suffix}")
-                function.argtypes, function.restype = arguments, None
-    return library
+    return compiled.load(Path(__file__).with_suffix(".cpp"), signatures)
 
 
 def _has_tiles() -> bool:

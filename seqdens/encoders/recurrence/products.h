@@ -218,11 +218,11 @@ template <class E> E* aligned(std::unique_ptr<char[]>& owner, long count) {
 // Room of zeros at first, that keeps what was written to it as long as it is wanted for the same.
 template <class E> class Kept {
   std::unique_ptr<char[]> owner;
-  std::array<long, 3> use = {};
+  std::array<long, 4> use = {};
   E* begin = nullptr;
 
  public:
-  E* room(std::array<long, 3> wanted, long count) {
+  E* room(std::array<long, 4> wanted, long count) {
     if (use != wanted) begin = aligned<E>(owner, count), use = wanted;
     return begin;
   }
@@ -243,9 +243,41 @@ struct FlushDenormals {
 
 struct Share {  // of `count` things, those of this thread
   long first, last;
+  Share(long first, long last) : first(first), last(last) {}
   explicit Share(long count)
       : first(count * omp_get_thread_num() / omp_get_num_threads()),
         last(count * (omp_get_thread_num() + 1) / omp_get_num_threads()) {}
 };
+
+// Operands and sums of states (B, N), one sequence every `stride` numbers: of columns, in blocks of 16, one thread's.
+
+template <class P, class S>
+void put_states(Share blocks, const S* states, long B, long N, long stride, typename P::Element* operand, long depth, long k) {
+  const long rows = round_up(B, P::ROWS);
+  for (long at = blocks.first * W; at < std::min(N, blocks.last * W); at += W)
+    for (long row = 0; row < B; ++row)
+      P::put(operand, rows, depth, row, k + at, load(states + row * stride + at, std::min(W, N - at)));
+}
+
+template <class P> void load_sums(Share blocks, const float* states, long B, long N, float* sums) {
+  const long rows = round_up(B, P::ROWS);
+  for (long at = blocks.first * W; at < std::min(N, blocks.last * W); at += W, sums += rows * W)
+    for (long row = 0; row < B; ++row) store(sums + row * W, load(states + row * N + at, std::min(W, N - at)));
+}
+
+template <class P> void store_sums(Share blocks, const float* sums, long B, long N, float* states) {
+  const long rows = round_up(B, P::ROWS);
+  for (long at = blocks.first * W; at < std::min(N, blocks.last * W); at += W, sums += rows * W)
+    for (long row = 0; row < B; ++row) store(states + row * N + at, load(sums + row * W), std::min(W, N - at));
+}
+
+template <class P, class E = typename P::Element>
+void multiply(Share blocks, const E* operand, long B, const E* panels, long depth, float* sums) {
+  const long rows = round_up(B, P::ROWS);
+  long block = blocks.first;
+  for (; block + 2 <= blocks.last; block += 2, sums += 2 * rows * W)
+    P::template product<2>(operand, rows, panels + block * depth * W, depth, sums);
+  if (block < blocks.last) P::template product<1>(operand, rows, panels + block * depth * W, depth, sums);
+}
 
 }  // namespace

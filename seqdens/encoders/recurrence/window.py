@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from seqdens.encoders.recurrence.reference import _add_product, _sigmoid_backward, _tanh_backward
 
@@ -35,6 +36,33 @@ class Read(NamedTuple):
     window: Tensor  # (T, B, A)
     kappa: Tensor  # (T, B, K)
     phi: Tensor  # (T, B, U + 1), no derivatives
+
+
+def window_lstm(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    peepholes: Tensor,
+    bias: Tensor,
+    window_weight: Tensor,
+    window_bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w0: Tensor,
+    kappa0: Tensor,
+    characters: Tensor,
+    clip: float,
+    window_clip: float,
+    dtype: torch.dtype,
+) -> Read:
+    """As `recurrence.window_lstm`, with products of `dtype`."""
+    width, alphabet = inputs.shape[2], w0.shape[1]
+    with torch.autocast(inputs.device.type, enabled=False):
+        gates = functional.linear(inputs.to(dtype), input_weight[:, :width].to(dtype), bias.to(dtype))
+        weights = torch.cat((recurrent_weight, input_weight[:, width:]), dim=1), peepholes, window_weight, window_bias
+        one_hot = functional.one_hot(characters, alphabet + 1)[..., :alphabet].to(w0.dtype)
+        read = recurrence(gates, *weights, h0, c0, w0, kappa0, one_hot, clip, window_clip, dtype)
+    return read._replace(hidden=read.hidden.to(dtype))
 
 
 def recurrence(
