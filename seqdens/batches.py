@@ -6,7 +6,7 @@ that train together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,11 +49,12 @@ def order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> lis
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def collate(data: Prepared, records: np.ndarray, alphabet: str | None = None) -> Batch:
+def collate(data: Prepared, records: Sequence[int] | np.ndarray, alphabet: str | None = None) -> Batch:
     """The batch of these records, their texts as indices into `alphabet`, by default the data set's.
 
     Raises `UsageError` for a character that is not in it.
     """
+    records = np.asarray(records)
     lengths = data.lengths_of(records)
     points = np.zeros((len(records), int(lengths.max(initial=0)), len(data.columns)), np.float32)
     for row, record in enumerate(records):

@@ -79,7 +79,7 @@ class _Predictions:
         self.states = {column.name for column in model.columns if column.kind != "real"}
         self.log_unit = model.scale[self.xy].log().sum()
         self.random = torch.Generator().manual_seed(0)
-        with evaluating(model):
+        with evaluating(model.modules()):
             self.distribution = model.predict(batch)
 
     def log_density(self, places: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from torch import Tensor
 from seqdens.batches import Batch, evaluation_batches
 from seqdens.cache import Prepared
 from seqdens.datasets.base import SPLITS, Split
+from seqdens.devices import autocast
 from seqdens.errors import DataError, UsageError
 from seqdens.model import Loss, SequenceModel
-from seqdens.sampling import evaluating
+from seqdens.sampling import Precision, check_precision, evaluating
 
 Part = Split | Literal["all"]
 
@@ -59,7 +60,7 @@ def _total(values: Tensor) -> float:
 def evaluate(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
     """The likelihood of whole records under `model`, in evaluation mode, on its device."""
     likelihood = Likelihood()
-    with evaluating(model):
+    with evaluating(model.modules()):
         for batch in batches:
             batch = batch.to(model.device)
             likelihood.add(model(batch), batch)
@@ -111,11 +112,13 @@ def measure(
     split: Part = "valid",
     *,
     batch_size: int = 64,
+    precision: Precision = "float32",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measures:
     """What `model`, on its device and in evaluation mode, makes of a split of `data`, or of "all" its records.
 
-    The same numbers whatever the batch size, but for rounding. `progress` is told of records done and of all.
+    The same numbers whatever the batch size, but for rounding. `precision` is that of products, of "int8" the encoder's
+    alone. `progress` is told of records done and of all.
     Raises `UsageError` where the columns are not the model's or the split is empty, `DataError` where the loss is
     not finite.
 
@@ -131,8 +134,9 @@ def measure(
     if not len(records):
         counts = ", ".join(f"{name} {len(data.split(name)):,}" for name in SPLITS)
         raise UsageError(f"split {split!r} of {data.provenance.dataset} has no records; there are: {counts}.")
+    check_precision(model, precision)
     meter = _Meter(model, data.integer)
-    with evaluating(model):
+    with evaluating(model.modules()), autocast(model.device, precision):
         for batch in evaluation_batches(data, records, batch_size, model.characters):
             meter.add(batch.to(model.device))
             progress(meter.likelihood.records, len(records))

@@ -43,15 +43,24 @@ def _attempt(source: Path) -> ctypes.CDLL | str:
     try:
         library = _library(source, compiler)
         if not library.exists():
-            with replacing(library) as temporary:
-                command = [*compiler.split(), *FLAGS, "-o", str(temporary), str(source)]
-                subprocess.run(command, check=True, capture_output=True, text=True)
-        return ctypes.CDLL(str(library))
+            _compile(source, compiler, library)
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:  # it was damaged
+            _compile(source, compiler, library)
+            return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if "error" in line] or error.stderr.splitlines()
-        return f"{compiler} does not compile {source.name}: {lines[0] if lines else error}."
+        reason = lines[0] if lines else f"it ends with status {error.returncode}"
+        return f"{compiler} does not compile {source.name}: {reason}."
     except (OSError, SeqdensError) as error:
-        return f"{source.name} cannot be compiled or loaded: {error}."
+        return f"{source.name} cannot be compiled or loaded: {str(error).rstrip('.')}."
+
+
+def _compile(source: Path, compiler: str, library: Path) -> None:
+    with replacing(library) as temporary:
+        command = [*compiler.split(), *FLAGS, "-o", str(temporary), str(source)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _library(source: Path, compiler: str) -> Path:

@@ -99,7 +99,7 @@ def mixture_weights(model: SequenceModel, batch: Batch) -> np.ndarray:
 
     from seqdens.sampling import evaluating
 
-    with torch.inference_mode(), evaluating(model):
+    with torch.inference_mode(), evaluating(model.modules()):
         weights = getattr(model.predict(batch), "weights", None)
     if weights is None:
         raise UsageError(

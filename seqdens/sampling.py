@@ -40,13 +40,19 @@ def draw_points(
     context: Context | None = None,
 ) -> Iterator[np.ndarray]:
     """The points of `SequenceModel.stream`, whose arguments these are once they are checked."""
-    with evaluating(model):
-        noise = Noise(seed, count, model.head.noise_size, model.device)
-        products = autocast(model.device, precision)
-        with products:
-            state, seen = _start(model, count, primer, context)
-            stepper = model.encoder.stepper(state, context)
-        yield from _points(model, stepper, steps, bias, noise, seen, products)
+    modules = [*model.modules()]
+    noise = Noise(seed, count, model.head.noise_size, model.device)
+    products = autocast(model.device, precision)
+    with evaluating(modules), products:
+        state, seen = _start(model, count, primer, context)
+        stepper = model.encoder.stepper(state, context)
+    points = _points(model, stepper, steps, bias, noise, seen, products)
+    while True:
+        with evaluating(modules):  # not while another has the turn, who may be training
+            drawn = next(points, None)
+        if drawn is None:
+            return
+        yield drawn
 
 
 def _start(model: SequenceModel, count: int, primer: Tensor | None, context: Context | None) -> tuple[State, Tensor]:
@@ -154,15 +160,16 @@ def check_precision(model: SequenceModel, precision: str) -> None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Evaluation mode of all these modules within the block; afterwards each is in the mode it was in."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 class Noise:

@@ -236,7 +236,7 @@ def attention(
     for some in _parts(range(len(texts)), READ_AT_ONCE):
         drawn = [np.concatenate([primer, records[index]]) for index in some]
         batch = batch_of([before + texts[index] for index in some], drawn, model)
-        with evaluating(model):
+        with evaluating(model.modules()):
             window = model.encoded(batch).extras.get("window")
         if window is None:
             encoder = model.components["encoder"].name

@@ -59,7 +59,7 @@ def evaluate(
     as_json: bool,
     cache: Path | None,
     device: str,
-    precision: str,
+    precision: Any,
     batch_size: int,
     **chosen: Any,
 ) -> None:
@@ -70,9 +70,8 @@ def evaluate(
     from rich.console import Console
 
     from seqdens.cli.display import counting
-    from seqdens.devices import autocast, choose_device
+    from seqdens.devices import choose_device
     from seqdens.evaluation import measure
-    from seqdens.sampling import check_precision
 
     where = choose_device(device)
     subjects = list(with_data(models, cache, **chosen))
@@ -87,16 +86,10 @@ def evaluate(
         if split == "all" and baselines:
             told.append(f"{STATIC}: fitted on the training split, which is among the records measured.")
     found = []
-    for name, model, *_ in subjects:
-        with naming(name):
-            check_precision(model, precision)
     for name, model, data, _ in subjects:
-        with (
-            naming(name),
-            counting(Console(stderr=True), f"Evaluating {name}") as progress,
-            autocast(where, precision),
-        ):
-            found.append(measure(model.to(where), data, split, batch_size=batch_size, progress=progress))
+        with naming(name), counting(Console(stderr=True), f"Evaluating {name}") as progress:
+            model.to(where)
+            found.append(measure(model, data, split, batch_size=batch_size, precision=precision, progress=progress))
     if as_json:
         described = [
             {"model": name, "learnt_from": model.origin.get("dataset"), **asdict(measures)}

@@ -38,6 +38,7 @@ class Stepper:
     def __init__(self, encoder: Encoder, state: State, context: Context | None = None) -> None:
         self.encoder, self.state, self.context = encoder, state, context
 
+    @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
         """Features (B, F) of the next step, whose inputs are (B, F_in)."""
         lengths = torch.ones(len(inputs), dtype=torch.long, device=inputs.device)

@@ -69,11 +69,15 @@ class StackedLSTM(Encoder):
         return forward(inputs, lengths, state)
 
     def stepper(self, state: State, context: Context | None = None) -> Stepper:
-        return _Stepper(self, state)
+        if type(self) is StackedLSTM and is_plain(self, *self.layers):
+            return _Stepper(self, state)
+        return super().stepper(state, context)
 
     def _step_by_step(self, inputs: Tensor, lengths: Tensor, state: State) -> Encoded:
         if torch.is_grad_enabled():
             raise UsageError("products in int8 have no derivatives: use them within torch.no_grad().")
+        if not is_plain(*self.layers):
+            raise UsageError("products in int8 pass by what was added to the encoder's layers: use bf16 or float32.")
         stepper, features = _Stepper(self, state), []
         for t, seen in enumerate(inputs.unbind(1)):
             before = stepper.state
@@ -94,6 +98,13 @@ class StackedLSTM(Encoder):
             cells.append(last_states(cell, lengths, c0))
         after = {"hidden": torch.stack(hiddens, dim=1), "cell": torch.stack(cells, dim=1)}
         return Encoded(torch.cat(outputs, dim=2), after, {})
+
+
+def is_plain(*modules: nn.Module) -> bool:
+    """Whether nothing was put between or in place of the layers, which a step of all of them would pass by."""
+    layers = (module for module in modules if not isinstance(module, Encoder))
+    hooks = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    return all(type(layer) is PeepholeLSTM for layer in layers) and not hooks
 
 
 class _Stepper(Stepper):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from seqdens.encoders.base import Context, Encoded, Encoder, State, Stepper
 from seqdens.encoders.recurrence import Read, window_lstm, window_stepping
 from seqdens.encoders.recurrence.window_cpu import Step
-from seqdens.encoders.stacked_lstm import PeepholeLSTM, last_states
+from seqdens.encoders.stacked_lstm import PeepholeLSTM, is_plain, last_states
 from seqdens.errors import UsageError
 
 ADVANCE = 1 / 25  # characters a step at first: pens are sampled at some 20 to 30 points a character
@@ -117,6 +117,8 @@ class WindowLSTM(Encoder):
     def stepper(self, state: State, context: Context | None = None) -> Stepper:
         if context is None:
             raise UsageError(NEEDS_TEXT)
+        if type(self) is not WindowLSTM or type(self.window) is not nn.Linear or not is_plain(self, *self.layers):
+            return super().stepper(state, context)
         layers = self._layers
         width = layers[0].input_weight.shape[1] - self.alphabet_size
         window, characters = (self.window.weight, self.window.bias), places(context, self.alphabet_size)

@@ -222,7 +222,8 @@ class GMMBernoulli(Head):
 
     def sample(self, features: Tensor, noise: Tensor, bias: float = 0.0) -> Tensor:
         """As the draws of `forward`, in one pass where that is possible."""
-        if self.sigma_floor or not fused.can_draw(features, self.sizes):
+        fits = noise.shape == (*features.shape[:-1], self.noise_size) and noise.dtype == features.dtype and bias >= 0
+        if self.sigma_floor or not fits or not fused.can_draw(features, self.sizes):
             return super().sample(features, noise, bias)
         return fused.draw(self.output(features), self.sizes, self.columns, noise, bias)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seqdens.devices import int8_is_on
 from seqdens.encoders.recurrence import cpu, reference, window, window_cpu
+from seqdens.encoders.recurrence.compiled import check_shapes
 from seqdens.encoders.recurrence.quantised import Step, Weights
 from seqdens.encoders.recurrence.window import Read
 from seqdens.errors import UsageError
@@ -46,6 +47,8 @@ def peephole_lstm(
     weights. Differentiable once. Raises `UsageError` where the implementation asked for cannot do this here.
     """
     dtype = product_dtype(recurrent_weight)
+    _check_layer(Weights(input_weight, recurrent_weight, peepholes, bias), inputs.shape[2])
+    check_shapes({"h0": h0, "c0": c0}, *[(inputs.shape[1], recurrent_weight.shape[1])] * 2)
     module = _module(implementation, recurrent_weight, dtype)
     return module.peephole_lstm(inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0, clip, dtype)
 
@@ -59,7 +62,19 @@ def stepping(layers: Sequence[Weights], width: int, implementation: str = "auto"
     """
     weight = layers[0].recurrent_weight
     dtype = torch.int8 if int8_is_on() else product_dtype(weight)
+    for at, weights in enumerate(layers):
+        _check_layer(weights, width + weight.shape[1] * (at > 0))
     return _module(implementation, weight, dtype).stepping(layers, width, dtype)
+
+
+def _check_layer(weights: Weights, width: int) -> None:
+    """Raises `ValueError` for weights that are not all of one dtype, or not those of a layer with inputs of `width`."""
+    size = weights.recurrent_weight.shape[1]
+    check_shapes(weights._asdict(), (4 * size, width), (4 * size, size), (3, size), (4 * size,))
+    if len({each.dtype for each in weights}) > 1:
+        raise ValueError(
+            f"weights of one layer are {', '.join(str(each.dtype) for each in weights)}, but must be alike."
+        )
 
 
 def _module(implementation: str, weight: Tensor, dtype: torch.dtype) -> ModuleType:
@@ -89,7 +104,11 @@ def window_lstm(
     `window.recurrence`. `characters` (B, U + 1) are from 0 to A - 1, and A from the end of a text on, which is
     somewhere. Hidden states are of the products' dtype, all else of the weights'.
     """
-    dtype = product_dtype(recurrent_weight)
+    dtype, size, batch = product_dtype(recurrent_weight), recurrent_weight.shape[1], inputs.shape[1]
+    _check_layer(Weights(input_weight, recurrent_weight, peepholes, bias), inputs.shape[2] + w0.shape[1])
+    check_shapes({"h0": h0, "c0": c0, "window_weight": window_weight}, *[(batch, size)] * 2, (len(window_bias), size))
+    check_shapes({"w0": w0, "kappa0": kappa0}, (batch, w0.shape[1]), (batch, len(window_bias) // 3))
+    check_shapes({"characters": characters}, (batch, characters.shape[1]))
     module = {"reference": window, "cpu": window_cpu}[choose(implementation, recurrent_weight, dtype, window_cpu)]
     weights = input_weight, recurrent_weight, peepholes, bias, window_weight, window_bias
     return module.window_lstm(inputs, *weights, h0, c0, w0, kappa0, characters, clip, window_clip, dtype)
@@ -136,8 +155,8 @@ def choose(implementation: str, weight: Tensor, dtype: torch.dtype, compiled: Mo
         obstacle = compiled.obstacle(weight, dtype)
     except CannotCompile as error:
         obstacle = str(error)
-        if implementation == "auto":
-            _warn(obstacle)
+    if obstacle and implementation == "auto" and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        _warn(obstacle)
     if obstacle and implementation == "cpu":
         raise UsageError(f"recurrence 'cpu' cannot be used: {obstacle}")
     return "reference" if obstacle else "cpu"
@@ -145,4 +164,4 @@ def choose(implementation: str, weight: Tensor, dtype: torch.dtype, compiled: Mo
 
 @cache
 def _warn(obstacle: str) -> None:
-    warnings.warn(f"The LSTM runs as plain torch operations, several times slower: {obstacle}", stacklevel=2)
+    warnings.warn(f"The LSTM runs as plain torch operations, which is slower: {obstacle}", stacklevel=2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,15 @@ def call(function: Callable[..., None], *arguments: Any) -> None:
     function(*given)
 
 
+def check_shapes(tensors: Mapping[str, Tensor], *shapes: Sequence[int]) -> None:
+    """Raises `ValueError` where one of the tensors, by name, has another shape: C would read beyond it."""
+    for (name, tensor), shape in zip(tensors.items(), shapes, strict=True):
+        if tensor.shape != shape:
+            raise ValueError(f"{name} are {tuple(tensor.shape)}, but must be {tuple(shape)}.")
+
+
 class Layer(ctypes.Structure):
-    """The struct of cells.h; `tensors` are what it points to."""
+    """The struct of cells.h; `tensors` are what it points to: copies, whatever becomes of the weights."""
 
     _fields_ = [(name, POINTER) for name in ("panels", "scales", "input_weight", "peepholes", "bias")]
     tensors: tuple[Tensor | None, ...]
@@ -59,7 +66,8 @@ class Layer(ctypes.Structure):
         scales, weights = quantised(weights, widths[0]) if dtype == torch.int8 else (None, weights)
         rows, *others = weights.input_weight.split_with_sizes(list(widths), 1)
         panels = forward_panels([weights.recurrent_weight, *others], dtype)
-        tensors = (panels, scales, rows.T.contiguous(), weights.peepholes.contiguous(), weights.bias.contiguous())
+        alone = (each.detach().clone(memory_format=torch.contiguous_format) for each in (rows.T, *weights[2:]))
+        tensors = (panels, scales, *alone)
         layer = cls(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
         layer.tensors = tensors
         return layer

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from seqdens.encoders.recurrence import compiled
-from seqdens.encoders.recurrence.compiled import NUMBER, POINTER, SIZE, SUFFIX, Layer, call
+from seqdens.encoders.recurrence.compiled import NUMBER, POINTER, SIZE, SUFFIX, Layer, call, check_shapes
 from seqdens.encoders.recurrence.quantised import Step, Weights
 
 
@@ -61,15 +61,18 @@ def stepping(layers: Sequence[Weights], width: int, dtype: torch.dtype) -> Step:
 class _Step:
     def __init__(self, layers: Sequence[Weights], width: int, dtype: torch.dtype) -> None:
         size = layers[0].recurrent_weight.shape[1]
+        self.sizes = len(layers), width, size
         self.layers = [Layer.of(weights, (width, size) if at else (width,), dtype) for at, weights in enumerate(layers)]
         self.packed = (Layer * len(layers))(*self.layers)
         self.function = _function("step", dtype)
         self.states = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
     def __call__(self, inputs: Tensor, hidden: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        inputs, hidden, cells = inputs.float().contiguous(), hidden.to(self.states).contiguous(), cells.contiguous()
+        batch, (layers, width, size) = len(inputs), self.sizes
+        check_shapes({"inputs": inputs, "hidden": hidden, "cells": cells}, (batch, width), *[(batch, layers, size)] * 2)
+        inputs, cells = inputs.float().contiguous(), cells.float().contiguous()
+        hidden = hidden.to(self.states).contiguous()
         after, cells_after = torch.empty_like(hidden), torch.empty_like(cells)
-        (batch, layers, size), width = hidden.shape, inputs.shape[1]
         states = (hidden, cells, after, cells_after)
         call(self.function, (batch, layers, width, size), inputs, self.packed, states)
         return after, cells_after

@@ -52,6 +52,7 @@ def peephole_lstm(
 def stepping(layers: Sequence[Weights], width: int, dtype: torch.dtype) -> Step:
     """As `recurrence.stepping`, with products of `dtype`."""
     seen_as: Callable[[Tensor], Tensor] = Tensor.detach
+    layers = [Weights(*(each.detach().clone() for each in weights)) for weights in layers]
     if dtype == torch.int8:
         layers, seen_as, dtype = [dequantised(weights, width) for weights in layers], rounded, layers[0].bias.dtype
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from seqdens.encoders.recurrence import compiled, cpu
-from seqdens.encoders.recurrence.compiled import NUMBER, POINTER, SIZE, SUFFIX, Layer, call
+from seqdens.encoders.recurrence.compiled import NUMBER, POINTER, SIZE, SUFFIX, Layer, call, check_shapes
 from seqdens.encoders.recurrence.quantised import Weights
 from seqdens.encoders.recurrence.window import Read
 
@@ -67,6 +67,7 @@ class Step:
     ) -> None:
         first, *others = layers
         size, alphabet = first.recurrent_weight.shape[1], first.input_weight.shape[1] - width
+        self.sizes = len(layers), width, size, alphabet, len(window_bias) // 3
         self.layers = [
             Layer.of(first, (width, alphabet), dtype),
             *(Layer.of(weights, (width, alphabet, size), dtype) for weights in others),
@@ -81,8 +82,16 @@ class Step:
 
     def __call__(self, inputs: Tensor, hidden: Tensor, cells: Tensor, kappa: Tensor, window: Tensor) -> Stepped:
         given = (inputs, hidden, cells, kappa, window)
+        batch, (layers, width, size, alphabet, components) = len(inputs), self.sizes
+        check_shapes(
+            {"inputs": inputs, "hidden": hidden, "cells": cells, "kappa": kappa, "window": window},
+            (batch, width),
+            *[(batch, layers, size)] * 2,
+            (batch, components),
+            (batch, alphabet),
+        )
+        check_shapes({"texts": self.window.text}, (batch, self.window.text.shape[1]))
         inputs, hidden, cells, kappa, window = (each.float().contiguous() for each in given)
-        (batch, layers, size), width = hidden.shape, inputs.shape[1]
         after = Stepped(
             torch.empty_like(hidden),
             torch.empty_like(cells),
