@@ -2,7 +2,8 @@
 
 Training is forward and backward of the encoder alone, 32 lines of 600 points with texts of 30 characters of 80. What is
 drawn are lines of 200 points, one and 32 at once, whose texts are too long to be finished. The two implementations have
-equal weights, and before anything is timed their features must agree. `python tests/benchmarks/bench_window.py [ROUNDS]`.
+equal weights, and before anything is timed their features must agree.
+`python tests/benchmarks/bench_window.py [ROUNDS]`.
 """
 
 from __future__ import annotations
