@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seqdens import native
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
+from seqdens.errors import UsageError
 from seqdens.heads import fused
 from seqdens.heads.gmm_bernoulli import GMMBernoulli, MixtureBernoulli
 from seqdens.native import CannotCompile
@@ -171,6 +172,18 @@ def test_draws_are_those_of_ordinary_operations(columns: tuple[Column, ...], bia
         assert fused.can_draw(features, head.sizes)
         found = head.sample(features, noise, bias)
         torch.testing.assert_close(found, head(features).sample(noise, bias), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_draws_of_other_noise_or_bias_are_refused() -> None:
+    head = GMMBernoulli(16, (X, Y), components=5)
+    features = random(3, 1, 16)
+    with torch.inference_mode():
+        for noise in (torch.rand(50, 1, 3), torch.rand(3, 1, 9)):
+            with pytest.raises((RuntimeError, ValueError)):
+                head.sample(features, noise)
+        with pytest.raises(UsageError, match="bias is -1"):
+            head.sample(features, torch.rand(3, 1, 3), -1)
 
 
 @pytest.mark.usefixtures("compiled")

@@ -61,6 +61,18 @@ def test_a_header_beside_it_that_has_changed_is_compiled_in(source: Path, tmp_pa
     assert load(source).times(4) == 20
 
 
+def test_a_damaged_library_is_made_again(source: Path, tmp_path: Path) -> None:
+    try:
+        load(source)
+    except CannotCompile as error:
+        pytest.skip(str(error))
+    (library,) = kept(tmp_path)
+    library.unlink()  # it is mapped: its bytes must stay as they are
+    library.write_bytes(b"")
+    native._attempt.cache_clear()
+    assert load(source).twice(8) == 16
+
+
 def test_no_compiler_is_one_sentence(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")

@@ -429,7 +429,7 @@ def test_without_a_compiler_it_is_said_once_and_the_reference_is_taken(monkeypat
 
     monkeypatch.setattr(cpu, "_library", fail)
     recurrence._warn.cache_clear()
-    with pytest.warns(UserWarning, match="runs as plain torch operations, several times slower: there is no C"):
+    with pytest.warns(UserWarning, match="runs as plain torch operations, which is slower: there is no C"):
         assert choose("auto", torch.zeros(2), torch.float32) == "reference"
     assert choose("auto", torch.zeros(2), torch.float32) == "reference"
     with pytest.raises(UsageError, match=r"recurrence 'cpu' cannot be used: there is no C\+\+ compiler"):

@@ -211,7 +211,18 @@ def test_sampling_is_in_evaluation_mode(model: SequenceModel) -> None:
     for module in (model.encoder, model.head.output):
         module.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
     model.train().sample(1, steps=2, prime=np.zeros((2, 3)))
-    assert modes == [False, False, False]
+    assert len(modes) == 1 + 2 * 2  # the prime; and two steps of both
+    assert not any(modes)
+    assert all(module.training for module in model.modules())
+
+
+def test_while_a_stream_waits_modes_are_as_they_were(model: SequenceModel) -> None:
+    first, second = model.train().stream(1, steps=4, seed=1), model.stream(1, steps=4, seed=2)
+    for points in (first, second, first, second, first, first):
+        next(points)
+        assert all(module.training for module in model.modules())
+    first.close()
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])

@@ -1,5 +1,8 @@
 """Graves' layers, beyond what every encoder is tested for (test_contracts)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ from seqdens.encoders.stacked_lstm import StackedLSTM
 from seqdens.errors import UsageError
 
 
-def encoder(**options: int | float) -> StackedLSTM:
+def encoder(**options: Any) -> StackedLSTM:
     torch.manual_seed(0)
     return StackedLSTM(3, **({"hidden_size": 5, "layers": 2} | options)).double()
 
@@ -116,3 +119,95 @@ def test_int8_is_near_float32_for_ragged_lengths_and_has_no_derivatives() -> Non
     assert not torch.equal(found.features[0], expected.features[0])
     with Int8Products(), pytest.raises(UsageError, match=r"int8 have no derivatives: use them within torch\.no_grad"):
         encode(model, inputs, lengths)
+
+
+def stepped(model: StackedLSTM, inputs: Tensor, change: Callable[[StackedLSTM], object]) -> Tensor:
+    """Features of steps, the model changed after the first."""
+    with torch.no_grad():
+        stepper, features = model.stepper(model.start(len(inputs))), []
+        for t, seen in enumerate(inputs.unbind(1)):
+            features.append(stepper(seen))
+            if t == 0:
+                change(model)
+    return torch.stack(features, dim=1)
+
+
+def move(model: StackedLSTM) -> None:
+    """Other memory for every weight, and other numbers where it was."""
+    for weight in model.parameters():
+        before, weight.data = weight.data, weight.data.clone()
+        before.fill_(5.0)
+
+
+def change_all(model: StackedLSTM) -> None:
+    for weight in model.parameters():
+        weight.data.add_(1.0)
+
+
+@pytest.mark.parametrize("recurrence", ["reference", "auto"])
+@pytest.mark.parametrize("change", [move, change_all, StackedLSTM.double])
+def test_a_stepper_does_not_see_what_becomes_of_the_weights(
+    recurrence: str, change: Callable[[StackedLSTM], object]
+) -> None:
+    model, inputs = encoder(hidden_size=20, recurrence=recurrence).float(), points(2, 5).float()
+    expected = encode(model, inputs, [5, 5]).features
+    torch.testing.assert_close(stepped(model, inputs, change), expected, rtol=1e-4, atol=1e-5)
+
+
+class Halved(StackedLSTM):
+    def forward(self, *given: Any) -> Encoded:
+        encoded = super().forward(*given)
+        return encoded._replace(features=0.5 * encoded.features)
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor, *states: Tensor) -> Any:
+        return self.layer(0.5 * inputs, *states)
+
+
+def wrap(model: StackedLSTM) -> None:
+    model.layers[1] = Wrapped(model.layers[1])
+
+
+def hook(model: StackedLSTM) -> None:
+    model.layers[0].register_forward_pre_hook(lambda module, given: (0.5 * given[0], *given[1:]))
+
+
+@pytest.mark.parametrize("change", [wrap, hook, None])
+def test_what_is_added_to_it_counts_in_every_step(change: Callable[[StackedLSTM], None] | None) -> None:
+    torch.manual_seed(0)
+    model = (StackedLSTM if change else Halved)(3, hidden_size=20, layers=2)
+    if change:
+        change(model)
+    inputs = points(2, 5).float()
+    expected = encode(model, inputs, [5, 5]).features
+    torch.testing.assert_close(stepped(model, inputs, lambda model: None), expected)
+    if change:
+        with torch.no_grad(), Int8Products(), pytest.raises(UsageError, match="int8 pass by what was added"):
+            encode(model, inputs, [5, 5])
+
+
+@pytest.mark.parametrize("wrong", ["inputs", "hidden", "cell"])
+def test_a_stepper_refuses_other_shapes(wrong: str) -> None:
+    model = encoder(hidden_size=20).float()
+    state, inputs = model.start(4), torch.zeros(4, 3)
+    if wrong == "inputs":
+        inputs = torch.zeros(3, 3)
+    else:
+        state[wrong] = state[wrong][:1]
+    with torch.no_grad(), pytest.raises((ValueError, RuntimeError)):
+        model.stepper(state)(inputs)
+
+
+def test_weights_that_do_not_belong_together_are_refused() -> None:
+    model, inputs = encoder(hidden_size=20).float(), points(2, 3).float()
+    model.layers[1].peepholes.data = model.layers[1].peepholes.data.double()
+    with pytest.raises(ValueError, match=r"weights of one layer are torch\.float32, torch\.float32, torch\.float64"):
+        encode(model, inputs, [3, 3])
+    model.layers[1].peepholes.data = torch.zeros(3, 10)
+    with pytest.raises(ValueError, match=r"peepholes are \(3, 10\), but must be \(3, 20\)"):
+        model.stepper(model.start(2))

@@ -129,7 +129,10 @@ def test_any_size_is_near_float64(
 ) -> None:
     exact, texts = operands(steps, batch, size, alphabet, longest, components)
     wanted = results(exact, texts, limits, "reference", torch.float64)
-    assert_near(results(single(exact), texts, limits, "cpu", torch.float32), wanted, 1e-5)
+    plain, found = (results(single(exact), texts, limits, name, torch.float32) for name in ("reference", "cpu"))
+    for number, (one, other, right) in enumerate(zip(found, plain, wanted, strict=True)):
+        cancelled = 4 * (other - right).norm()  # a sum of next to nothing is no nearer in plain float32
+        assert (one - right).norm() <= max(1e-5 * right.norm(), cancelled), number
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
@@ -267,7 +270,7 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(window_cpu, "_library", fail)
     recurrence._warn.cache_clear()
-    with pytest.warns(UserWarning, match=r"several times slower: window\.cpp does not compile"):
+    with pytest.warns(UserWarning, match=r"which is slower: window\.cpp does not compile"):
         assert choose("auto", torch.zeros(2), torch.float32, window_cpu) == "reference"
     with pytest.raises(UsageError, match=r"recurrence 'cpu' cannot be used: window\.cpp does not compile"):
         choose("cpu", torch.zeros(2), torch.float32, window_cpu)

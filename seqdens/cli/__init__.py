@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -137,6 +138,7 @@ def cli() -> None:
 def main() -> None:
     """The console command `seqdens`; of processes that `torchrun` started the first alone prints."""
     join()
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"  # no line of a program is of help here
     try:
         with first_alone_prints():
             cli(prog_name="seqdens")

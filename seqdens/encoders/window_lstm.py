@@ -119,11 +119,10 @@ class WindowLSTM(Encoder):
             raise UsageError(NEEDS_TEXT)
         if type(self) is not WindowLSTM or type(self.window) is not nn.Linear or not is_plain(self, *self.layers):
             return super().stepper(state, context)
-        layers = self._layers
+        layers = [layer.weights for layer in self._layers]
         width = layers[0].input_weight.shape[1] - self.alphabet_size
-        window, characters = (self.window.weight, self.window.bias), places(context, self.alphabet_size)
-        weights = [layer.weights for layer in layers]
-        step = window_stepping(weights, *window, characters, width, self.recurrence)
+        text, window = characters_of(context, self.alphabet_size), (self.window.weight, self.window.bias)
+        step = window_stepping(layers, *window, text, width, self.recurrence)
         return super().stepper(state, context) if step is None else _Stepper(self, state, context, step)
 
     def finished(self, state: State, context: Context | None) -> Tensor:
@@ -142,13 +141,10 @@ class WindowLSTM(Encoder):
 
     def _read(self, steps: Tensor, state: State, context: Context) -> Read:
         layer = self._layers[0]
+        weights = *layer.weights, self.window.weight, self.window.bias
         before = state["hidden"][:, 0], state["cell"][:, 0], state["window"], state["kappa"]
-        weights, characters = (
-            (*layer.weights, self.window.weight, self.window.bias),
-            places(context, self.alphabet_size),
-        )
-        limits = layer.gate_clip, self.window_clip
-        return window_lstm(steps, *weights, *before, characters, *limits, self.recurrence)
+        text, limits = characters_of(context, self.alphabet_size), (layer.gate_clip, self.window_clip)
+        return window_lstm(steps, *weights, *before, text, *limits, self.recurrence)
 
 
 class _Stepper(Stepper):
@@ -185,8 +181,8 @@ def window_parameters(hidden_size: int, components: int) -> nn.Linear:
     return linear
 
 
-def places(context: Context, size: int) -> Tensor:
-    """Characters (B, U + 1) of places in texts, of an alphabet of that `size`; `size` itself where a text is over."""
+def characters_of(context: Context, size: int) -> Tensor:
+    """Ids (B, U + 1) of characters, of an alphabet of that `size`; `size` itself where a text is over."""
     characters = context.text.masked_fill(~valid_characters(context), size)
     return nn.functional.pad(characters, (0, 1), value=size)
 

@@ -17,7 +17,7 @@ Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Weights(NamedTuple):
-    """Of a layer: W (4H, F), or (4H, F + H) where it sees the layer below, U (4H, H), (3, H) and b (4H,)."""
+    """Of a layer: W (4H, F), wider where it sees the layer below or a window, too, U (4H, H), (3, H) and b (4H,)."""
 
     input_weight: Tensor
     recurrent_weight: Tensor
