@@ -132,10 +132,10 @@ def test_any_size_is_near_float64(
 ) -> None:
     exact, texts = operands(steps, batch, size, alphabet, longest, components)
     wanted = results(exact, texts, limits, "reference", torch.float64)
-    plain, found = (results(single(exact), texts, limits, name, torch.float32) for name in ("reference", "cpu"))
-    for number, (one, other, right) in enumerate(zip(found, plain, wanted, strict=True)):
-        cancelled = 4 * (other - right).norm()  # a sum of next to nothing is no nearer in plain float32
-        assert (one - right).norm() <= max(1e-5 * right.norm(), cancelled, NOTHING), number
+    found = results(single(exact), texts, limits, "cpu", torch.float32)
+    for number, (one, right) in enumerate(zip(found, wanted, strict=True)):
+        # sums of a few numbers cancel: ordinary sizes are held to 1e-5 above, and these to what a wrong index exceeds
+        assert (one - right).norm() <= 1e-4 * right.norm() + NOTHING, number
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
