@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -129,11 +129,6 @@ class Writer:
             pace=rng.uniform(0.205, 0.265),
         )
 
-    def neater(self, neatness: float) -> Writer:
-        """This writer with so much less of what deforms letters and lines, from 0, nothing, to 1, all."""
-        left = {name: (1 - neatness) * getattr(self, name) for name in ("habit", "looseness", "tremor", "drift")}
-        return replace(self, **left)
-
 
 class Hershey(Dataset):
     """Lines of handwriting-like pen points, generated: (T, 3) integers x, y, stroke_end, in device units.
@@ -145,9 +140,6 @@ class Hershey(Dataset):
         lines: records of all splits together
         writers: simulated hands, each with a style of its own
         characters: the longest that a line's text may be
-        shortest: texts are of all lengths from there, instead of as long as they may be; 0 for that
-        nonwords: share of the words that are characters at random
-        neatness: from 0, as people write, to 1, all letters of a writer alike and on a straight line
         seed: of writers, texts and everything that varies
     """
 
@@ -161,9 +153,6 @@ class Hershey(Dataset):
         lines: int = 6000,
         writers: int = 200,
         characters: int = 32,
-        shortest: int = 0,
-        nonwords: float = 0.0,
-        neatness: float = 0.0,
         seed: int = 0,
     ) -> None:
         if root is not None:
@@ -172,15 +161,11 @@ class Hershey(Dataset):
             ("lines", lines, 3, 10**8),
             ("writers", writers, 3, 10**8),
             ("characters", characters, LONGEST, 10**4),
-            ("shortest", shortest, 0, characters),
-            ("nonwords", nonwords, 0, 1),
-            ("neatness", neatness, 0, 1),
             ("seed", seed, 0, 2**63 - 1),
         ):
             if not least <= value <= most:
                 raise UsageError(f"option {name!r} of hershey is {value}, but must be from {least} to {most}.")
         self.lines, self.writers, self.characters, self.seed = lines, min(writers, lines), characters, seed
-        self.shortest, self.nonwords, self.neatness = shortest, nonwords, neatness
         self._lines = dict(self._blocks())
 
     def sources(self) -> list[Source]:
@@ -202,9 +187,8 @@ class Hershey(Dataset):
     def _record(self, line: int, split: Split) -> Record:
         rng = np.random.default_rng((self.seed, 1, line))
         writer = line * self.writers // self.lines
-        longest = int(rng.integers(self.shortest, self.characters + 1)) if self.shortest else self.characters
-        text = line_of_text(rng, longest, self.nonwords)
-        points = write(text, *hand(self.seed, writer, self.neatness), rng)
+        text = line_of_text(rng, self.characters)
+        points = write(text, *hand(self.seed, writer), rng)
         return Record(f"w{writer:03d}-l{line:05d}", points, split, text, group=f"w{writer:03d}")
 
 
@@ -338,10 +322,10 @@ def _durations(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def hand(seed: int, writer: int, neatness: float = 0.0) -> tuple[Writer, dict[str, Glyph]]:
+def hand(seed: int, writer: int) -> tuple[Writer, dict[str, Glyph]]:
     """A writer and all the letters as this writer usually makes them."""
     rng = np.random.default_rng((seed, 0, writer))
-    style = Writer.draw(rng).neater(neatness)
+    style = Writer.draw(rng)
     fonts = {c: style.letters if c.islower() else style.capitals for c in ALPHABET if c != " "}
     glyphs = {c: _own(c, _font(font)[c], style, rng) for c, font in fonts.items()}
     return style, glyphs | {" ": Glyph([], style.word_gap, False, False)}

@@ -39,28 +39,18 @@ _WEIGHTS = 1 / (np.arange(len(WORDS)) + 40)  # Zipf's law, flattened so that rar
 _CUMULATIVE = np.cumsum(_WEIGHTS) / _WEIGHTS.sum()
 
 
-_INKED = ALPHABET.replace(" ", "")
-_LOWER, _UPPER, _DIGITS = ("".join(filter(kind, _INKED)) for kind in (str.islower, str.isupper, str.isdigit))
-
-
-def line_of_text(rng: np.random.Generator, characters: int, nonwords: float = 0.0) -> str:
-    """Words up to `characters`, at least one of them, of `ALPHABET`; it may begin within a sentence.
-
-    A share `nonwords` of the words are made of characters at random, so that each occurs after each.
-    """
+def line_of_text(rng: np.random.Generator, characters: int) -> str:
+    """Words up to `characters`, which is at least `LONGEST`, of `ALPHABET`; it may begin within a sentence."""
     line = ""
     opening = rng.random() < 0.5
     while True:
-        token = _nonword(rng) if nonwords and rng.random() < nonwords else _token(rng)
+        token = _token(rng)
         token = token[0].upper() + token[1:] if opening else token
         mark = _mark(rng)
         longer = f"{line} {token}{mark}".strip()
-        if len(longer) <= characters:
-            line = longer
-        elif line:
+        if len(longer) > characters:
             return line
-        else:
-            continue
+        line = longer
         opening = mark in (".", "?", "!")
 
 
@@ -70,13 +60,6 @@ def _token(rng: np.random.Generator) -> str:
     if chance < 0.05:
         return str(rng.integers(10 ** rng.integers(1, 5)))
     return f"{_word(rng)}-{_word(rng)}" if chance < 0.07 else _word(rng)
-
-
-def _nonword(rng: np.random.Generator) -> str:
-    """Up to seven characters of one kind, or of all."""
-    kinds = (_LOWER, _UPPER, _DIGITS, _INKED)
-    kind = kinds[int(np.searchsorted((0.4, 0.6, 0.75), rng.random()))]
-    return "".join(kind[place] for place in rng.integers(len(kind), size=rng.integers(1, 8)))
 
 
 def _word(rng: np.random.Generator) -> str:
