@@ -68,6 +68,7 @@ def test_every_option_of_every_part_has_a_value() -> None:
         "shortest": 0,
         "scrambled": 0.0,
         "variation": 1.0,
+        "printed": False,
         "seed": 0,
     }
     assert found["training"]["optimiser"] == "graves-rmsprop"

@@ -167,6 +167,8 @@ def test_lines_are_as_short_and_as_alike_as_asked_for():
     usual, alike = (records(lines=3, writers=3, variation=variation)[0] for variation in (1.0, 0.0))
     assert usual.text == alike.text
     assert not np.array_equal(usual.points, alike.points)
+    assert any(hand(0, writer)[0].joins for writer in range(20))
+    assert not any(hand(0, writer, printed=True)[0].joins for writer in range(20))
     assert hand(0, 0, 0.0)[0].tremor == 0 < hand(0, 0)[0].tremor
 
 

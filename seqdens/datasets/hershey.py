@@ -144,6 +144,7 @@ class Hershey(Dataset):
         shortest: of this limit, which is drawn for each line from here to `characters`; 0 for `characters` always
         scrambled: share of words that are characters at random instead
         variation: of the letters, tremor and drift, as a multiple of a usual writer's
+        printed: whether all writers print, and none joins letters
         seed: of writers, texts and everything that varies
     """
 
@@ -160,6 +161,7 @@ class Hershey(Dataset):
         shortest: int = 0,
         scrambled: float = 0.0,
         variation: float = 1.0,
+        printed: bool = False,
         seed: int = 0,
     ) -> None:
         if root is not None:
@@ -177,7 +179,7 @@ class Hershey(Dataset):
                 raise UsageError(f"option {name!r} of hershey is {value}, but must be from {least} to {most}.")
         self.lines, self.writers, self.seed = lines, min(writers, lines), seed
         self.characters, self.shortest = characters, shortest or characters
-        self.scrambled, self.variation = scrambled, variation
+        self.scrambled, self.variation, self.printed = scrambled, variation, printed
         self._lines = dict(self._blocks())
 
     def sources(self) -> list[Source]:
@@ -202,7 +204,7 @@ class Hershey(Dataset):
         varied = self.shortest < self.characters
         longest = int(rng.integers(self.shortest, self.characters + 1)) if varied else self.characters
         text = line_of_text(rng, longest, self.scrambled)
-        points = write(text, *hand(self.seed, writer, self.variation), rng)
+        points = write(text, *hand(self.seed, writer, self.variation, self.printed), rng)
         return Record(f"w{writer:03d}-l{line:05d}", points, split, text, group=f"w{writer:03d}")
 
 
@@ -336,10 +338,12 @@ def _durations(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def hand(seed: int, writer: int, variation: float = 1.0) -> tuple[Writer, dict[str, Glyph]]:
-    """A writer and all the letters as this writer usually makes them; below a `variation` of 1, more alike."""
+def hand(seed: int, writer: int, variation: float = 1.0, printed: bool = False) -> tuple[Writer, dict[str, Glyph]]:
+    """A writer (`printed`: one who never joins) and the usual letters, more alike below a `variation` of 1."""
     rng = np.random.default_rng((seed, 0, writer))
     style = Writer.draw(rng)
+    while printed and style.joins:
+        style = Writer.draw(rng)
     style = replace(style, **{name: variation * getattr(style, name) for name in _VARIATIONS})
     fonts = {c: style.letters if c.islower() else style.capitals for c in ALPHABET if c != " "}
     glyphs = {c: _own(c, _font(font)[c], style, rng) for c, font in fonts.items()}

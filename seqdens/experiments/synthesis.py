@@ -8,7 +8,8 @@ SYNTHESIS = Experiment(
     encoder={"name": "window-lstm"},
     head={"name": "gmm-bernoulli"},
     presets={
-        # Batches of four: how far a window has learnt to follow depends on the number of steps, little on their size.
+        # Batches of four: how far a window has learnt to follow depends on the number of steps, little on their size;
+        # a second layer sees the window of the same step, without which a letter is begun before it is read.
         "quick": {
             "dataset": {
                 "lines": 24000,
@@ -17,8 +18,9 @@ SYNTHESIS = Experiment(
                 "shortest": 4,
                 "scrambled": 0.4,
                 "variation": 0.5,
+                "printed": True,
             },
-            "encoder": {"hidden_size": 256, "layers": 1, "window_components": 1},
+            "encoder": {"hidden_size": 128, "layers": 2, "window_components": 1},
             "training": {
                 "epochs": 1,
                 "optimiser": "adam",
