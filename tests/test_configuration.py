@@ -60,7 +60,17 @@ def test_every_option_of_every_part_has_a_value() -> None:
         "gate_clip": 10.0,
         "recurrence": "auto",
     }
-    assert found["dataset"] == {"name": "hershey", "lines": 20, "writers": 200, "characters": 32, "seed": 0}
+    assert found["dataset"] == {
+        "name": "hershey",
+        "lines": 20,
+        "writers": 200,
+        "characters": 32,
+        "shortest": 0,
+        "scrambled": 0.0,
+        "variation": 1.0,
+        "printed": False,
+        "seed": 0,
+    }
     assert found["training"]["optimiser"] == "graves-rmsprop"
     assert found["sampling"] == {"count": 8, "steps": 700, "bias": 0.0, "text": ""}
 

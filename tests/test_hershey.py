@@ -1,5 +1,6 @@
 """The embedded data set: pure in its options, disjoint in its writers, like a tablet's lines in its statistics."""
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -144,6 +145,31 @@ def test_resampling_keeps_both_ends_of_every_stroke():
 def test_text_is_drawable_and_every_character_occurs():
     text = [line_of_text(np.random.default_rng(seed), 32) for seed in range(3000)]
     assert set("".join(text)) == set(ALPHABET)
+
+
+def test_scrambled_words_make_every_character_frequent():
+    rng = np.random.default_rng(0)
+    count = Counter("".join(line_of_text(rng, 32, 0.5) for _ in range(1000)))
+    assert min(count.values()) > 0.001 * count.total()
+
+
+@given(seed=st.integers(0, 2**32), characters=st.integers(1, LONGEST))
+@settings(deadline=None)
+def test_short_lines_of_scrambled_words_are_never_empty(seed, characters):
+    text = line_of_text(np.random.default_rng(seed), characters, 0.5)
+    assert 0 < len(text) <= characters
+    assert text == " ".join(text.split())
+
+
+def test_lines_are_as_short_and_as_alike_as_asked_for():
+    lengths = [len(line.text) for line in records(lines=60, writers=3, shortest=4)]
+    assert min(lengths) < 10 < 25 < max(lengths) <= 32
+    usual, alike = (records(lines=3, writers=3, variation=variation)[0] for variation in (1.0, 0.0))
+    assert usual.text == alike.text
+    assert not np.array_equal(usual.points, alike.points)
+    assert any(hand(0, writer)[0].joins for writer in range(20))
+    assert not any(hand(0, writer, printed=True)[0].joins for writer in range(20))
+    assert hand(0, 0, 0.0)[0].tremor == 0 < hand(0, 0)[0].tremor
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +71,7 @@ class Face(NamedTuple):
 
 
 _FACES = {"futural": Face(14, 14, 1.6, 1.6), "cursive": Face(9, 11, 0.6, 0.6)}
+_VARIATIONS = ("habit", "looseness", "tremor", "drift")  # what of a style makes letters unlike each other
 _BASELINE, _CAPITAL = 9, 21  # of every Hershey font, in its units
 
 
@@ -140,6 +141,10 @@ class Hershey(Dataset):
         lines: records of all splits together
         writers: simulated hands, each with a style of its own
         characters: the longest that a line's text may be
+        shortest: of this limit, which is drawn for each line from here to `characters`; 0 for `characters` always
+        scrambled: share of words that are characters at random instead
+        variation: of the letters, tremor and drift, as a multiple of a usual writer's
+        printed: whether all writers print, and none joins letters
         seed: of writers, texts and everything that varies
     """
 
@@ -153,6 +158,10 @@ class Hershey(Dataset):
         lines: int = 6000,
         writers: int = 200,
         characters: int = 32,
+        shortest: int = 0,
+        scrambled: float = 0.0,
+        variation: float = 1.0,
+        printed: bool = False,
         seed: int = 0,
     ) -> None:
         if root is not None:
@@ -161,11 +170,16 @@ class Hershey(Dataset):
             ("lines", lines, 3, 10**8),
             ("writers", writers, 3, 10**8),
             ("characters", characters, LONGEST, 10**4),
+            ("shortest", shortest, 0, characters),
+            ("scrambled", scrambled, 0, 1),
+            ("variation", variation, 0, 2),
             ("seed", seed, 0, 2**63 - 1),
         ):
             if not least <= value <= most:
                 raise UsageError(f"option {name!r} of hershey is {value}, but must be from {least} to {most}.")
-        self.lines, self.writers, self.characters, self.seed = lines, min(writers, lines), characters, seed
+        self.lines, self.writers, self.seed = lines, min(writers, lines), seed
+        self.characters, self.shortest = characters, shortest or characters
+        self.scrambled, self.variation, self.printed = scrambled, variation, printed
         self._lines = dict(self._blocks())
 
     def sources(self) -> list[Source]:
@@ -187,8 +201,10 @@ class Hershey(Dataset):
     def _record(self, line: int, split: Split) -> Record:
         rng = np.random.default_rng((self.seed, 1, line))
         writer = line * self.writers // self.lines
-        text = line_of_text(rng, self.characters)
-        points = write(text, *hand(self.seed, writer), rng)
+        varied = self.shortest < self.characters
+        longest = int(rng.integers(self.shortest, self.characters + 1)) if varied else self.characters
+        text = line_of_text(rng, longest, self.scrambled)
+        points = write(text, *hand(self.seed, writer, self.variation, self.printed), rng)
         return Record(f"w{writer:03d}-l{line:05d}", points, split, text, group=f"w{writer:03d}")
 
 
@@ -322,10 +338,13 @@ def _durations(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def hand(seed: int, writer: int) -> tuple[Writer, dict[str, Glyph]]:
-    """A writer and all the letters as this writer usually makes them."""
+def hand(seed: int, writer: int, variation: float = 1.0, printed: bool = False) -> tuple[Writer, dict[str, Glyph]]:
+    """A writer (`printed`: one who never joins) and the usual letters, more alike below a `variation` of 1."""
     rng = np.random.default_rng((seed, 0, writer))
     style = Writer.draw(rng)
+    while printed and style.joins:
+        style = Writer.draw(rng)
+    style = replace(style, **{name: variation * getattr(style, name) for name in _VARIATIONS})
     fonts = {c: style.letters if c.islower() else style.capitals for c in ALPHABET if c != " "}
     glyphs = {c: _own(c, _font(font)[c], style, rng) for c, font in fonts.items()}
     return style, glyphs | {" ": Glyph([], style.word_gap, False, False)}

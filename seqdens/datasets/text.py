@@ -34,22 +34,30 @@ Vienna Oxford Quebec Zurich Kenya Japan Monday Friday
 WORDS = _WORDS.split()  # the commonest first
 LONGEST = 2 * max(map(len, WORDS)) + 2  # a compound and its punctuation mark
 
+_POOLS = (string.ascii_lowercase, string.ascii_uppercase, string.digits, ALPHABET.replace(" ", ""))
+_POOL_SHARES = np.cumsum((0.45, 0.2, 0.15, 0.2))
+
 _MARKS = (".", ".", ".", ".", ",", ",", ",", "?", "!")
 _WEIGHTS = 1 / (np.arange(len(WORDS)) + 40)  # Zipf's law, flattened so that rare letters occur
 _CUMULATIVE = np.cumsum(_WEIGHTS) / _WEIGHTS.sum()
 
 
-def line_of_text(rng: np.random.Generator, characters: int) -> str:
-    """Words up to `characters`, which is at least `LONGEST`, of `ALPHABET`; it may begin within a sentence."""
+def line_of_text(rng: np.random.Generator, characters: int, scrambled: float = 0.0) -> str:
+    """Words up to `characters`, at least `LONGEST` if none are scrambled, of `ALPHABET`; may begin within a sentence.
+
+    A share `scrambled` of them are characters at random: all are frequent there, and none tells which comes next.
+    """
     line = ""
     opening = rng.random() < 0.5
     while True:
-        token = _token(rng)
+        token = _scrambled(rng) if scrambled and rng.random() < scrambled else _token(rng)
         token = token[0].upper() + token[1:] if opening else token
         mark = _mark(rng)
         longer = f"{line} {token}{mark}".strip()
         if len(longer) > characters:
-            return line
+            if line:
+                return line
+            continue
         line = longer
         opening = mark in (".", "?", "!")
 
@@ -60,6 +68,12 @@ def _token(rng: np.random.Generator) -> str:
     if chance < 0.05:
         return str(rng.integers(10 ** rng.integers(1, 5)))
     return f"{_word(rng)}-{_word(rng)}" if chance < 0.07 else _word(rng)
+
+
+def _scrambled(rng: np.random.Generator) -> str:
+    """Up to seven characters at random: small letters, capitals, digits or all that there are."""
+    pool = _POOLS[int(np.searchsorted(_POOL_SHARES, rng.random()))]
+    return "".join(rng.choice([*pool], rng.integers(1, 8)))
 
 
 def _word(rng: np.random.Generator) -> str:
