@@ -30,6 +30,7 @@ from seqdens.text import Unknown, continued, encode, writable
 AT_ONCE = 64  # lines drawn
 READ_AT_ONCE = 8  # lines scored: states and windows of all their points are there at the same time
 LEAST = 2.0  # points of a character that was not skipped; the usual ones have some 20, a full stop a few
+BEGUN = 2  # points at most of a stroke that was just begun
 USUAL = 20  # points a character, by which progress is told
 
 SHIPPED = Path(__file__).with_name("models") / "hershey.safetensors"
@@ -207,7 +208,7 @@ class _Pen:
         for text, record, shares in zip(texts, records, attention(self.model, texts, records, style), strict=True):
             finished = len(record) < steps_for(text)
             own = record if style is None else record[_beginning(record, shares[:, : len(style.text)].sum(axis=1)) :]
-            kept = own if finished else own[: len(own) // 2]
+            kept = own[: _ending(own)] if finished else own[: len(own) // 2]
             yield WrittenLine(text, kept, shares[:, -len(text) :].sum(axis=0), finished)
 
     def _telling(self, points: Iterator[np.ndarray], texts: Sequence[str]) -> Iterator[np.ndarray]:
@@ -267,6 +268,12 @@ def _beginning(record: np.ndarray, before: np.ndarray) -> int:
             break
         start = int(end)
     return start + 1 if start + 1 < len(record) else 0
+
+
+def _ending(record: np.ndarray) -> int:
+    """Where a finished line ends: a stroke that was just begun when nothing was left to write is none of it."""
+    ends = np.flatnonzero(record[:, 2] > 0.5) + 1
+    return int(ends[-1]) if len(ends) and len(record) - ends[-1] <= BEGUN else len(record)
 
 
 def _parts(whole: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -272,3 +272,13 @@ def test_models_that_do_not_write_are_refused(model: SequenceModel) -> None:
         write(typist((Column("a", "real"),)), "abc")
     with pytest.raises(UsageError, match="typist tells no window"):
         write(typist(window=False), "abc", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("pen_ups", "points", "end"),
+    [([4], 5, 5), ([4], 6, 5), ([4], 7, 5), ([4], 8, 8), ([], 6, 6), ([2, 9], 10, 10), ([2, 9], 11, 10)],
+)
+def test_a_stroke_that_was_just_begun_at_the_end_is_left_out(pen_ups: list[int], points: int, end: int) -> None:
+    record = np.zeros((points, 3), np.float32)
+    record[pen_ups, 2] = 1
+    assert writing._ending(record) == end
