@@ -212,8 +212,17 @@ class SequenceModel(nn.Module):
         >>> [record.shape for record in model.sample(2, steps=10, prime=data.offsets(0), seed=1)]
         [(10, 3), (10, 3)]
         """
-        given = {"text": text, "prime": prime, "prime_text": prime_text, "unknown": unknown, "bias": bias, "seed": seed}
-        points = self.stream(count, steps=steps, precision=precision, **given)  # type: ignore[arg-type]
+        points = self.stream(
+            count,
+            steps=steps,
+            text=text,
+            prime=prime,
+            prime_text=prime_text,
+            unknown=unknown,
+            bias=bias,
+            seed=seed,
+            precision=precision,
+        )
         return gather(points)
 
     def stream(

@@ -158,9 +158,8 @@ def training_lines(count: int, seed: int) -> list[Written]:
 def _text(index: int, rng: np.random.Generator) -> str:
     if index % 2:
         return line_of_text(rng, 32)
-    lower = CHARACTERS[:26]
-    word = lambda: "".join(rng.choice([*(lower if rng.random() < 0.5 else CHARACTERS)], rng.integers(2, 8)))  # noqa: E731
-    return " ".join(word() for _ in range(6))
+    pools = [[*(CHARACTERS[:26] if rng.random() < 0.5 else CHARACTERS)] for _ in range(6)]
+    return " ".join("".join(rng.choice(pool, rng.integers(2, 8))) for pool in pools)
 
 
 def train(seed: int = 0, lines: int = 2000, epochs: int = 6) -> Recogniser:
