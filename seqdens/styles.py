@@ -241,7 +241,7 @@ def add_style(name: str, style: Style, replace: bool = False) -> Path:
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name of a style: use letters, digits, _ and -, at most 100.")
     if name in style_names() and not replace:
-        raise UsageError(f"there is a style {name!r} already; choose another name, or replace it.")
+        raise UsageError(f"there is a style {name!r} already; choose another name, or replace it (--replace).")
     return style.save(styles_folder() / f"{name}{SUFFIX}")
 
 

@@ -27,7 +27,7 @@ def encode(texts: Sequence[str], alphabet: str) -> tuple[np.ndarray, np.ndarray]
     if unknown := sorted(set().union(*texts) - index.keys()):
         raise UsageError(
             f"{_listed(unknown)} cannot be written, the alphabet is {alphabet!r}; "
-            "leave such characters out, or have them skipped or replaced (unknown='skip' or 'replace')."
+            "leave such characters out, or have them skipped or replaced (option unknown: skip, replace)."
         )
     lengths = np.array([len(text) for text in texts], np.int64)
     ids = np.zeros((len(texts), int(lengths.max(initial=0))), np.int64)
@@ -51,7 +51,7 @@ def writable(text: str, alphabet: str, unknown: Unknown = "error") -> str:
     known = set(alphabet)
     if unknown != "error":
         replaced = unknown == "replace"
-        text = "".join(each if each in known else _stand_in(each, known) if replaced else "" for each in text)
+        text = "".join(each if each in known else stand_in(each, alphabet) if replaced else "" for each in text)
     if not text:
         raise UsageError("there is no text to write; give at least one character of the alphabet.")
     return text
@@ -67,13 +67,15 @@ def steps_for(text: str) -> int:
     return 100 + 60 * len(text)
 
 
-def _stand_in(character: str, known: set[str]) -> str:
+def stand_in(character: str, alphabet: str) -> str:
+    """What is written for a character that is not in the alphabet, as in `writable`; empty where there is nothing."""
     decomposed = unicodedata.normalize("NFKD", character)
     plain = "".join(each for each in decomposed if not unicodedata.combining(each))
     alike = plain.translate(ALIKE)
-    for stand_in in (plain, alike, alike.swapcase(), alike.replace('"', "'"), " "):
-        if stand_in and known.issuperset(stand_in):
-            return stand_in
+    known = set(alphabet)
+    for instead in (plain, alike, alike.swapcase(), alike.replace('"', "'"), " "):
+        if instead and known.issuperset(instead):
+            return instead
     return ""
 
 

@@ -24,12 +24,12 @@ from seqdens.model import SequenceModel
 from seqdens.pages.wrapping import wrap
 from seqdens.prepare import Progress
 from seqdens.sampling import Precision, check_arguments, evaluating, gather
-from seqdens.styles import COLUMNS, LONGEST, Style
+from seqdens.styles import COLUMNS, LONGEST, Style, load_style
 from seqdens.text import Unknown, continued, encode, steps_for, writable
 
 AT_ONCE = 64  # lines drawn
 READ_AT_ONCE = 8  # lines scored: states and windows of all their points are there at the same time
-LEAST = 2.0  # points of a character that was not skipped; the usual ones have some 20, a full stop a few
+LEAST, MOST = 2.0, 100.0  # points of a character neither skipped nor stuck at; most have some 20, a full stop a few
 BEGUN = 2  # points at most of a stroke that was just begun
 USUAL = 20  # points a character, by which progress is told
 
@@ -58,14 +58,21 @@ class WrittenLine:
         )
 
     @property
+    def stuck(self) -> str:
+        """The characters of a finished line that have far too many points."""
+        each_with_points = zip(self.text, self.written, strict=True)
+        return "".join(each for each, points in each_with_points if points > MOST and self.finished)
+
+    @property
     def score(self) -> float:
-        """The share of characters that are there, less 1 if the line ran away: 1 for a good one."""
-        return 1.0 - len(self.skipped) / max(1, len(self.text)) - (not self.finished)
+        """The share of characters that are there, once, less 1 if the line ran away: 1 for a good one."""
+        return 1.0 - len(self.skipped + self.stuck) / max(1, len(self.text)) - (not self.finished)
 
     @property
     def fault(self) -> str:
         """What is wrong with it; empty for a good line."""
         faults = ["ran away"] * (not self.finished) + [f"skipped {self.skipped!r}"] * bool(self.skipped)
+        faults += [f"got stuck at {self.stuck!r}"] * bool(self.stuck)
         return " and ".join(faults)
 
 
@@ -84,10 +91,10 @@ class Written(NamedTuple):
 
 def write(
     text: str,
-    model: SequenceModel | None = None,
+    model: SequenceModel | str | Path | None = None,
     *,
     characters: int = 40,
-    style: Style | None = None,
+    style: Style | str | Path | None = None,
     bias: float = 1.0,
     seed: int | None = None,
     tries: int = 5,
@@ -97,14 +104,18 @@ def write(
 ) -> Written:
     """Write `text` in lines of at most so many characters, all in the hand of `style`.
 
-    `model` is one of experiment synthesis, by default that which comes with seqdens. Without a style the longest line
-    is drawn first, and is the style of the others. A line that ran away or skipped a letter is drawn again, up to
-    `tries` times in all, and the best is kept. `bias`, `unknown` and `precision` are those of `SequenceModel.stream`;
-    `progress` is told characters done and in all, of which there are more when lines are drawn again.
-    `pages.layout.lay_out` places the lines. Raises `UsageError` for arguments out of range, a text without anything to
-    write, characters and styles that the model does not know, and a model that does not write texts.
+    `model` is one of experiment synthesis, or where it lies; by default that which comes with seqdens. `style` may be
+    given as for `load_style`. Without one the longest line is drawn first, and is the style of the others. A line that
+    ran away, skipped a letter or got stuck at one is drawn again, up to `tries` times in all, and the best is kept.
+    `bias`, `unknown` and `precision` are those of `SequenceModel.stream`; `progress` is told characters done and in
+    all, of which there are more when lines are drawn again. `pages.layout.lay_out` places the lines. Raises
+    `UsageError` for arguments out of range, a text without anything to write, characters and styles that the model does
+    not know, and a model that does not write texts.
     """
-    model = shipped() if model is None else model
+    if not isinstance(text, str):
+        raise UsageError(f"the text to write is {text!r}, but must be a str, its lines separated by line breaks.")
+    if not isinstance(model, SequenceModel):
+        model = SequenceModel.load(model) if model else shipped()
     check_writes(model)
     check_arguments(count=1, steps=1, bias=bias, seed=seed)
     if tries < 1:
@@ -112,6 +123,7 @@ def write(
     lines = to_lines(text, model.alphabet, characters, unknown)
     texts = [line for line in lines if line]
     seed = secrets.randbits(32) if seed is None else seed
+    style = load_style(str(style), like=model) if isinstance(style, str | Path) else style
     style = style and style.fit(model)
     pen = _Pen(model, bias, seed, tries, precision, progress, sum(map(len, texts)))
     written: list[WrittenLine] = []

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import seqdens
-from seqdens import density
+from seqdens import density, writing
 from seqdens.cli import cli
 from seqdens.cli.plot import find_record, title
 from seqdens.datasets.base import Column
@@ -165,6 +165,8 @@ def test_a_window_is_plotted_over_what_it_wrote(
     assert done.exit_code == 0, done.output
     assert re.match(rf"window\{suffix}: points \d+, seed 1", done.stdout)
     assert Path(f"window{suffix}").read_bytes().startswith(SIGNATURES[suffix])
+    monkeypatch.setattr(writing, "SHIPPED", Path("writer.safetensors"))
+    assert plot("window", "--text", " bad  cab", "--seed", 1).stdout == done.stdout.replace(suffix, ".png")
 
 
 @pytest.mark.parametrize(

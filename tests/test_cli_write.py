@@ -110,6 +110,16 @@ def test_weights_of_the_package_are_the_default(monkeypatch: pytest.MonkeyPatch)
     assert write("bad", "--seed", 1, "--tries", 1).exit_code == 0
 
 
+def test_what_became_of_unknown_characters_is_said() -> None:
+    options = ("--model", "model.safetensors", "--seed", 1, "--tries", 1)
+    replaced = write("b\u00e1d \u4e2d Cab\x1b", *options, "--unknown", "replace")
+    assert replaced.exit_code == 0
+    assert "Note: 'C' as 'c', '\u00e1' as 'a' is written; '\\x1b' '\u4e2d' left out.\n" in replaced.stderr
+    skipped = write("b\u00e1d", *options, "--unknown", "skip")
+    assert "Note: '\u00e1' left out.\n" in skipped.stderr
+    assert "Note" not in write("bad\r\n\tcab", *options).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

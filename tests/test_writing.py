@@ -1,5 +1,6 @@
 """From texts to lines: wrapping, one hand, stopping, coverage, drawing again; by a window that moves as it is told."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from seqdens.errors import UsageError
 from seqdens.model import SequenceModel
 from seqdens.styles import Style
 from seqdens.text import steps_for
-from seqdens.writing import AT_ONCE, Written, attention, to_lines, write
+from seqdens.writing import AT_ONCE, Written, WrittenLine, attention, to_lines, write
 
 PACE = 5
 ALPHABET = " abcdz"
@@ -140,6 +141,21 @@ def test_a_style_of_elsewhere_is_brought_into_the_models_units() -> None:
     assert write("abc", model, style=STYLE, seed=2).style.units == "somewhere"  # type: ignore[union-attr]
 
 
+def test_a_model_and_a_style_may_be_named(writer: SequenceModel, tmp_path: Path) -> None:
+    writer.save(tmp_path / "model.safetensors")
+    STYLE.save(tmp_path / "hand.style")
+    named = write("bad", str(tmp_path / "model.safetensors"), style=str(tmp_path / "hand.style"), seed=1, tries=1)
+    given = write("bad", writer, style=STYLE, seed=1, tries=1)
+    np.testing.assert_array_equal(named.lines[0].points, given.lines[0].points)
+
+
+def test_the_shipped_model_writes_what_everybody_writes_first() -> None:
+    written = write("Hello, World! 0123456789", seed=1)
+    assert texts(written) == ["Hello, World! 0123456789"]
+    assert not written.bad
+    assert 200 < len(written.lines[0].points) < 1000
+
+
 def test_lines_that_skipped_a_letter_are_drawn_again() -> None:
     model = typist()
     once, often = (write(LONG, model, bias=0, tries=tries, seed=1) for tries in (1, 30))
@@ -151,6 +167,12 @@ def test_lines_that_skipped_a_letter_are_drawn_again() -> None:
         assert line.score < 1
         assert line.fault == f"skipped {line.skipped!r}"
         assert np.count_nonzero(line.written < writing.LEAST) >= len(line.skipped) > 0
+
+
+def test_a_line_that_got_stuck_at_a_letter_is_no_good_one() -> None:
+    line = WrittenLine("ab c", np.zeros((140, 3)), np.array([20.0, 101, 1, 18]))
+    assert (line.stuck, line.skipped, line.fault, line.score) == ("b", "", "got stuck at 'b'", 0.75)
+    assert not WrittenLine("ab", np.zeros((9, 3)), np.array([20.0, 101]), finished=False).stuck
 
 
 def test_the_best_drawing_is_kept() -> None:
@@ -250,6 +272,7 @@ def test_unknown_characters_are_named_at_once() -> None:
     [
         ({"text": ""}, "there is no text to write"),
         ({"text": " \n\t "}, "there is no text to write"),
+        ({"text": ["ab", "c"]}, r"the text to write is \['ab', 'c'\], but must be a str"),
         ({"text": "xyé", "unknown": "skip"}, "there is no text to write"),
         ({"text": "x\n\nx", "unknown": "skip"}, "there is no text to write"),
         ({"tries": 0}, "tries is 0, but must be at least 1"),

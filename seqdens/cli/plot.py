@@ -88,7 +88,7 @@ def mixture(**given: Any) -> None:
 
 
 @plot.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--text", required=True, help="One line, to be written.")
 @click.option(
     "--bias",
@@ -99,20 +99,20 @@ def mixture(**given: Any) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; default: a new one each time.")
 @out_option("window.png")
-def window(model: Path, text: str, bias: float, seed: int | None, out: Path) -> None:
+def window(model: Path | None, text: str, bias: float, seed: int | None, out: Path) -> None:
     """Plot which characters of a text were looked at, step by step, while it was written.
 
-    MODEL is a run folder or a weights file of a model that writes texts.
+    MODEL is a run folder or a weights file of a model that writes texts; default: the weights that come with seqdens.
     """
     from seqdens.model import SequenceModel
     from seqdens.plots import check_suffix, plot_window
     from seqdens.styles import LONGEST
-    from seqdens.writing import write
+    from seqdens.writing import shipped, write
 
     check_suffix(out)
     if len(" ".join(text.split())) > LONGEST:
         raise UsageError(f"--text has {len(text):,} characters, but a line has {LONGEST} at most.")
-    loaded = SequenceModel.load(model)
+    loaded = SequenceModel.load(model) if model else shipped()
     written = write(" ".join(text.split()), loaded, characters=LONGEST, bias=bias, seed=seed, tries=1)
     line = written.lines[0]
     about = marked(loaded.origin.get("dataset", "unknown data"), loaded.origin.get("synthetic", False))

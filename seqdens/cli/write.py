@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,8 @@ def write(
         written = write(
             text, loaded, characters=characters or fitting(layout, hand), style=hand, progress=progress, **given
         )
+    if strange := sorted(set(text) - set(loaded.alphabet) - set("\r\n\t")):
+        click.echo(f"Note: {treated(strange, loaded.alphabet, given['unknown'])}", err=True)
     for number, line in written.bad:
         click.echo(f"Warning: line {number} {line.fault} in {line.draws} tries: {line.text!r}", err=True)
     points, texts = zip(*((line.points, line.text) for line in written.lines), strict=True)
@@ -206,6 +208,17 @@ def read_text(text: str | None, source: str | None) -> str:
         raise DataError(f"{name} is no text in UTF-8 (byte {error.start}); convert it.") from None
     except OSError as error:
         raise DataError(f"cannot read {name!r}: {error.strerror or error}.") from error
+
+
+def treated(strange: Sequence[str], alphabet: str, unknown: Any) -> str:
+    """What became of characters that are not in the alphabet."""
+    from seqdens.text import stand_in
+
+    instead = {each: stand_in(each, alphabet) if unknown == "replace" else "" for each in strange}
+    written = [f"{each!r} as {other!r}" for each, other in instead.items() if other.strip()]
+    left_out = [repr(each) for each, other in instead.items() if not other.strip()]
+    parts = [f"{', '.join(written)} is written"] * bool(written) + [f"{' '.join(left_out)} left out"] * bool(left_out)
+    return "; ".join(parts) + "."
 
 
 def fitting(layout: Layout, style: Style | None) -> int:
