@@ -91,6 +91,8 @@ class TrainingDisplay:
         if "valid_nats_per_point" in metrics:
             parts.append(f"valid {self._losses(metrics, 'valid')}")
         parts += [f"{metrics['points_per_second']:,.0f} points/s", duration(metrics["seconds"])]
+        if metrics["skipped_steps"]:
+            parts.append(f"{metrics['skipped_steps']:.0f} steps skipped (loss or gradients not finite)")
         self.say(f"epoch {metrics['epoch']:.0f}: {' · '.join(parts)}")
 
     @hookimpl

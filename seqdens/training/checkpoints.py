@@ -23,7 +23,10 @@ FORMAT = "seqdens-trainer"
 
 @dataclass
 class Progress:
-    """Where a training run stands. `batch` counts the batches done of `epoch`, sums are of this epoch."""
+    """Where a training run stands. `batch` counts the batches done of `epoch`, sums are of this epoch.
+
+    `skipped` counts its steps whose loss or gradients are not finite, which are no part of the sums.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -32,6 +35,8 @@ class Progress:
     nats: float = 0.0
     points: int = 0
     records: int = 0
+    skipped: int = 0
+    skipped_in_a_row: list[list[int]] = field(default_factory=list)  # the records of each step, the last one's too
     best: float = float("inf")  # validation nats per point
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of finished epochs

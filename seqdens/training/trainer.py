@@ -3,14 +3,14 @@
 B records of a batch. The loss differentiated is the sum in nats over each record, so that the clip ranges of
 Graves (2013) mean what they mean; parameter gradients are divided by B afterwards. Where `torchrun` started several
 processes, the ranks, each takes its share of every batch and of validation, and B counts the records of all: their
-weights stay equal, and so do their decisions.
+weights stay equal, and so do their decisions. A step whose loss or gradients are not finite is skipped.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Annotated, Any, Literal, Protocol
 
 import torch
@@ -63,6 +63,7 @@ class Trainer:
         decay: share of all steps, at the end, over which the learning rate falls to zero
         batch_size: records in a batch, of each process where torchrun started several
         patience: epochs without a better validation loss after which training stops, 0 for never
+        max_skipped: steps in a row, skipped for a loss or gradients that are not finite, after which training fails
         seed: of initial weights, data order and samples
         device: auto, cpu, cuda, cuda:1, mps
         precision: auto (products in bf16 where the hardware is fast at it), float32, bf16
@@ -77,6 +78,7 @@ class Trainer:
         decay: Annotated[float, Meta(ge=0, le=1)] = 0.0,
         batch_size: Positive = 32,
         patience: Count = 0,
+        max_skipped: Positive = 10,
         seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED)] = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bf16"] = "auto",
@@ -84,7 +86,8 @@ class Trainer:
         given = {name: value for name, value in locals().items() if name != "self"}
         check_options("the trainer", options_of(Trainer), given)
         make_optimiser(optimiser, [torch.nn.Parameter(torch.zeros(1))], learning_rate)  # what it refuses, it does now
-        self.epochs, self.batch_size, self.patience, self.seed = epochs, batch_size, patience, seed
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.patience, self.max_skipped = patience, max_skipped
         self.optimiser, self.learning_rate, self.decay = optimiser, learning_rate, decay
         self.device, self.precision = choose_device(device), precision
 
@@ -101,8 +104,9 @@ class Trainer:
 
         With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit.
         Losses are nats per point and per record, in normalised units. Ctrl-C saves, then raises
-        `KeyboardInterrupt`; a loss that is not finite, or no training record, raises `DataError`. Processes that
-        `torchrun` started train together, from the first one's weights; it alone writes and tells events.
+        `KeyboardInterrupt`; a validation loss that is not finite, `max_skipped` skipped steps in a row, or no training
+        record, raises `DataError`. Processes that `torchrun` started train together, from the first one's weights; it
+        alone writes and tells events.
         """
         data.check_trainable()
         model.check_data(data)
@@ -142,6 +146,8 @@ class _Fit:
         if run.best.exists():  # before the random numbers are set, of which building a model takes some
             self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
         self.progress = checkpoints.load(run.trainer_state, self.model, self.optimiser, self._identity())
+        for row in self.progress.history:
+            row.setdefault("skipped_steps", 0.0)  # of a state from before they were counted
         begun = self.progress.epoch + (self.progress.batch > 0)
         if begun > self.options.epochs:
             raise UsageError(
@@ -209,12 +215,15 @@ class _Fit:
             group["lr"] = learning_rate
         self.optimiser.zero_grad(set_to_none=True)
         loss = _sum(distributed.exchange(lambda: self._differentiate(batch)))
-        self._check("loss", loss.nats)
         distributed.sum_gradients(self.parameters)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        self._check("largest gradient", get_total_norm(gradients, torch.inf).item())
-        torch._foreach_div_(gradients, loss.records)
-        self.optimiser.step()
+        largest = get_total_norm(gradients, torch.inf).item()
+        if math.isfinite(loss.nats) and math.isfinite(largest):
+            torch._foreach_div_(gradients, loss.records)
+            self.optimiser.step()
+            self._add(loss)
+        else:
+            self._skip(batch, loss.nats, largest)
         self._count(loss, time.perf_counter() - started)
         if self.events:
             self.events.metrics_logged(run=self.run, step=self.progress.step, metrics=self._step_metrics(loss))
@@ -229,6 +238,37 @@ class _Fit:
         nats = loss.nats.sum()
         nats.backward()
         return Likelihood(nats.item(), int(batch.lengths.sum()), len(batch.lengths))
+
+    def _add(self, loss: Likelihood) -> None:
+        progress = self.progress
+        progress.nats += loss.nats
+        progress.points += loss.points
+        progress.records += loss.records
+        progress.skipped_in_a_row.clear()
+
+    def _skip(self, batch: Batch, nats: float, largest: float) -> None:
+        """Counts the step; after too many in a row, writes the records of their batches and raises `DataError`."""
+        progress = self.progress
+        progress.skipped += 1
+        progress.skipped_in_a_row.append(list(chain(*distributed.exchange(batch.records.tolist))))
+        if len(progress.skipped_in_a_row) < self.options.max_skipped:
+            return
+        last = progress.step + 1
+        steps = range(last + 1 - len(progress.skipped_in_a_row), last + 1)
+        place = distributed.from_first(lambda: self._write_skipped(steps))
+        raise DataError(
+            f"steps {steps[0]} to {last} were all skipped (training.max_skipped is {self.options.max_skipped}), since "
+            f"their loss or gradients are not finite (at last a loss of {nats}, a largest gradient of {largest}); "
+            f"lower training.learning_rate, or look at the records of their batches{place}."
+        )
+
+    def _write_skipped(self, steps: range) -> str:
+        """Where the records of the steps skipped in a row are listed, in words; empty where there is no run folder."""
+        if not self.run:
+            return ""
+        skipped = zip(steps, self.progress.skipped_in_a_row, strict=True)
+        self.run.write_skipped((step, self.data.ids[record]) for step, records in skipped for record in records)
+        return f", listed in {self.run.skipped}"
 
     def _check(self, name: str, value: float) -> None:
         """Raises before anything is saved that could not be used."""
@@ -245,9 +285,6 @@ class _Fit:
         progress.batch += 1
         progress.step += 1
         progress.seconds += seconds
-        progress.nats += loss.nats
-        progress.points += loss.points
-        progress.records += loss.records
         speed = loss.points / seconds
         self.points_per_second += (speed - self.points_per_second) * (0.05 if self.points_per_second else 1)
 
@@ -258,6 +295,7 @@ class _Fit:
             "points_per_second": self.points_per_second,
             "epoch": self.progress.epoch + 1,
             "steps": total,
+            "skipped_steps": self.progress.skipped,
             "seconds_left": self.progress.seconds / done * (total - done),
         }
 
@@ -273,7 +311,7 @@ class _Fit:
 
     def _finish_epoch(self, validation: Likelihood | None) -> None:
         progress = self.progress
-        train = Likelihood(progress.nats, progress.points, progress.records)
+        train = Likelihood(progress.nats if progress.records else math.nan, progress.points, progress.records)
         metrics = {"epoch": progress.epoch + 1.0, "step": float(progress.step)} | train.metrics("train")
         if validation:
             metrics |= validation.metrics("valid")
@@ -281,10 +319,12 @@ class _Fit:
                 f"valid_{name}_nats_per_point": nats / validation.points for name, nats in validation.terms.items()
             }
         metrics |= {"seconds": progress.seconds, "points_per_second": self.points_per_second}
+        metrics["skipped_steps"] = float(progress.skipped)
         watched = metrics["valid_nats_per_point" if validation else "train_nats_per_point"]
-        self._check("validation loss", watched)
+        if validation:
+            self._check("validation loss", watched)
         progress.history.append(metrics)
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.epoch, progress.batch, progress.skipped = progress.epoch + 1, 0, 0
         progress.nats, progress.points, progress.records = 0.0, 0, 0
         better = watched < progress.best
         if better:
@@ -296,6 +336,7 @@ class _Fit:
 
     def _save(self, *, best: bool = False) -> None:
         """Rank 0 writes; no other goes on, or ends, before it has."""
+        self._check("largest weight", get_total_norm(self.parameters, torch.inf).item())
         distributed.exchange(lambda: self._write(best))
 
     def _write(self, best: bool) -> None:
