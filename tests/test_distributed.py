@@ -154,6 +154,18 @@ def test_the_first_rank_alone_writes_and_is_alone_told(folder: Path, outcomes: O
     assert len(Run(folder / f"{name}-0").read_metrics()) == 3
 
 
+def test_ranks_send_the_gradients_of_several_batches_once(folder: Path, outcomes: Outcomes) -> None:
+    prepared = Prepared(folder / "ragged.h5")
+    model = two_ranks.untrained(prepared).double()
+    history = two_ranks.trainer(batch_size=6, accumulate=2).fit(model, prepared)
+    assert [row["step"] for row in history] == [2, 4, 6]  # of 13 records: 12 and 1
+    for weights, theirs, transfers in each(outcomes, "accumulated"):
+        torch.testing.assert_close(weights, two_ranks.weights(model), rtol=1e-9, atol=1e-10)
+        for mine, row in zip(history, theirs, strict=True):
+            assert timeless(row) == pytest.approx(timeless(mine), rel=1e-9)
+        assert transfers == 6
+
+
 def test_an_error_on_one_rank_is_told_with_its_number_and_ends_all(outcomes: Outcomes) -> None:
     assert each(outcomes, "raises") == [
         ("SeqdensError", "rank 1 of 2: ZeroDivisionError: division by zero"),

@@ -78,6 +78,10 @@ def assert_equal(one: Any, other: Any) -> None:
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
+def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in history]
+
+
 def timeless_rows(run: Run) -> list[dict[str, str]]:
     with run.metrics.open(newline="") as file:
         return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
@@ -162,6 +166,7 @@ def test_resuming_nothing_starts(make: Callable[..., Any], small: Callable[..., 
         ({"optimiser": "adam"}, "another setting (optimiser"),
         ({"batch_size": 3}, "another setting (batch size"),
         ({"seed": 1}, "another setting (seed"),
+        ({"accumulate": 2}, "another setting (accumulate 1, now 2)"),
     ],
 )
 def test_what_would_make_it_another_run_cannot_be_resumed(
@@ -365,7 +370,7 @@ def test_a_run_with_skipped_steps_resumes_bit_for_bit(
     assert_same_run(whole, halved, (straight, resumed))
 
 
-def test_a_state_of_before_steps_were_skipped_is_resumed(
+def test_a_state_of_before_steps_were_skipped_or_made_of_several_batches_is_resumed(
     make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
 ) -> None:
     data, run = make(), Run(tmp_path)
@@ -373,7 +378,7 @@ def test_a_state_of_before_steps_were_skipped_is_resumed(
     state = torch.load(run.trainer_state, weights_only=True)
     for name in ("skipped", "skipped_in_a_row"):
         del state["progress"][name]
-    del state["progress"]["history"][0]["skipped_steps"]
+    del state["progress"]["history"][0]["skipped_steps"], state["identity"]["accumulate"]
     torch.save(state, run.trainer_state)
     trainer(epochs=2).fit(small(data), data, run=run, resume=True)
     assert [row["skipped_steps"] for row in run.read_metrics()] == [0, 0]
@@ -472,6 +477,76 @@ def test_the_gradient_is_the_sum_over_each_record_and_the_mean_over_records(
     trainer(epochs=1, batch_size=3, optimiser="sgd", learning_rate=1.0).fit(model, data)
     for mine, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs - theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("train", "accumulate"), [(6, 3), (7, 4), (7, 9)])
+@pytest.mark.parametrize("optimiser", ["sgd", "graves-rmsprop", "adam"])
+def test_batches_of_one_step_are_as_one_batch_of_all_their_records(
+    make: Callable[..., Any], small: Callable[..., Any], train: int, accumulate: int, optimiser: str
+) -> None:
+    data, models, histories = make(train=train), [], []
+    for options in ({"batch_size": 2, "accumulate": accumulate}, {"batch_size": train}):
+        models.append(small(data).double())
+        training = trainer(epochs=3, optimiser=optimiser, learning_rate=0.01, **options)
+        histories.append(timeless(training.fit(models[-1], data)))
+    for mine, theirs in zip(*map(weights, models), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+    for row, other in zip(*histories, strict=True):
+        assert row == pytest.approx(other, rel=1e-9)
+    assert not torch.equal(weights(models[0])[0], weights(small(data).double())[0])
+
+
+def test_an_accumulated_step_is_one_step(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run, listener, rates = make(), Run(tmp_path), Listener(), []
+    step = torch.optim.Adam.step
+
+    def recorded(self: Any, *arguments: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    training = trainer(epochs=2, accumulate=2, optimiser="adam", learning_rate=0.6, decay=1.0)
+    history = training.fit(small(data), data, run=run, events=listener)
+    assert [row["step"] for row in history] == [3, 6]  # of 2, 2 and 1 batches
+    assert listener.told == [
+        *[("step", n) for n in (1, 2, 3)],
+        ("epoch", 1),
+        *[("step", n) for n in (4, 5, 6)],
+        ("epoch", 2),
+    ]
+    assert {metrics["steps"] for metrics in listener.metrics} == {6}
+    assert listener.metrics[-1]["seconds_left"] == 0
+    np.testing.assert_allclose(rates, [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_a_run_of_accumulated_steps_resumes_bit_for_bit(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, stop: int
+) -> None:
+    data, training = make(), trainer(epochs=2, accumulate=2, optimiser="adam", learning_rate=1e-2, decay=0.6)
+    whole, halved = Run(tmp_path / "whole"), Run(tmp_path / "halved")
+    straight = small(data)
+    history = training.fit(straight, data, run=whole)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(small(data), data, run=halved, events=Listener(on(stop, interrupt)))
+    assert torch.load(halved.trainer_state, weights_only=True)["progress"]["batch"] == [2, 4, 5, 2][stop - 1]
+    resumed = small(data, seed=99)
+    assert_equal(training.fit(resumed, data, run=halved, resume=True), history)
+    assert_same_run(whole, halved, (straight, resumed))
+
+
+def test_an_accumulated_step_is_skipped_whole(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, run = make(), Run(tmp_path)
+    model = poison(small(data), 4)
+    before = weights(model)
+    with pytest.raises(DataError, match="steps 1 to 1 were all skipped"):
+        trainer(accumulate=5, max_skipped=1).fit(model, data, run=run)
+    assert_equal(weights(model), before)
+    assert sorted(ids(run)[1:]) == [["1", f"train-{record}"] for record in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -632,6 +707,7 @@ def test_without_a_run_nothing_is_written(
     [
         ({"epochs": 0}, "option 'epochs' of the trainer is 0, but must be int >= 1"),
         ({"batch_size": 0}, "option 'batch_size' of the trainer is 0"),
+        ({"accumulate": 0}, "option 'accumulate' of the trainer is 0, but must be int >= 1"),
         ({"learning_rate": 0.0}, "option 'learning_rate' of the trainer is 0.0, but must be float > 0"),
         ({"learning_rate": float("nan")}, "option 'learning_rate'|refuses|lr of"),
         ({"decay": 1.5}, "option 'decay' of the trainer is 1.5"),

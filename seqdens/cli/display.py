@@ -70,7 +70,8 @@ class TrainingDisplay:
     def run_started(self, run: Any) -> None:
         training, processes = run.config["training"], distributed.size()
         shared = f" with {processes} processes, batches of {processes} x {training['batch_size']}"
-        where = f"{run.path}{shared if processes > 1 else ''}"
+        together = f", {training['accumulate']} batches a step"
+        where = f"{run.path}{shared * (processes > 1)}{together * (training['accumulate'] > 1)}"
         self.say(f"Training to epoch {training['epochs']} in {where} (Ctrl-C saves, --resume continues)")
 
     @hookimpl

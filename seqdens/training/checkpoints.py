@@ -19,6 +19,7 @@ from seqdens.files import replacing
 from seqdens.model import SequenceModel
 
 FORMAT = "seqdens-trainer"
+EARLIER = {"accumulate": 1}  # what the identity of a state meant before it said so
 
 
 @dataclass
@@ -73,7 +74,7 @@ def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mappi
             state = torch.load(path, map_location=model.device, weights_only=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"it does not say that it is a {FORMAT}")
-        check_same(path, state["identity"], identity)
+        check_same(path, EARLIER | state["identity"], identity)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         set_random_state(state["random"], model.device)

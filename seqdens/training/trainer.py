@@ -1,16 +1,17 @@
 """The training loop: steps over bucketed batches, validation each epoch, best and last, resumed bit for bit.
 
-B records of a batch. The loss differentiated is the sum in nats over each record, so that the clip ranges of
-Graves (2013) mean what they mean; parameter gradients are divided by B afterwards. Where `torchrun` started several
-processes, the ranks, each takes its share of every batch and of validation, and B counts the records of all: their
-weights stay equal, and so do their decisions. A step whose loss or gradients are not finite is skipped.
+B records of a batch, or of the batches of one step. The loss differentiated is the sum in nats over each record, so
+that the clip ranges of Graves (2013) mean what they mean; parameter gradients are divided by B afterwards. Where
+`torchrun` started several processes, the ranks, each takes its share of every batch and of validation, and B counts the
+records of all: their weights stay equal, and so do their decisions. A step whose loss or gradients are not finite is
+skipped.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from typing import Annotated, Any, Literal, Protocol
 
 import torch
@@ -62,6 +63,7 @@ class Trainer:
         learning_rate: of the optimiser
         decay: share of all steps, at the end, over which the learning rate falls to zero
         batch_size: records in a batch, of each process where torchrun started several
+        accumulate: batches whose gradients are added up for a step of the optimiser
         patience: epochs without a better validation loss after which training stops, 0 for never
         max_skipped: steps in a row, skipped for a loss or gradients that are not finite, after which training fails
         seed: of initial weights, data order and samples
@@ -77,6 +79,7 @@ class Trainer:
         learning_rate: Annotated[float, Meta(gt=0)] = 1e-4,
         decay: Annotated[float, Meta(ge=0, le=1)] = 0.0,
         batch_size: Positive = 32,
+        accumulate: Positive = 1,
         patience: Count = 0,
         max_skipped: Positive = 10,
         seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED)] = 0,
@@ -86,7 +89,7 @@ class Trainer:
         given = {name: value for name, value in locals().items() if name != "self"}
         check_options("the trainer", options_of(Trainer), given)
         make_optimiser(optimiser, [torch.nn.Parameter(torch.zeros(1))], learning_rate)  # what it refuses, it does now
-        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.epochs, self.batch_size, self.accumulate, self.seed = epochs, batch_size, accumulate, seed
         self.patience, self.max_skipped = patience, max_skipped
         self.optimiser, self.learning_rate, self.decay = optimiser, learning_rate, decay
         self.device, self.precision = choose_device(device), precision
@@ -127,7 +130,8 @@ class _Fit:
         self.optimiser: Optimizer = make_optimiser(trainer.optimiser, self.parameters, trainer.learning_rate)
         self.progress = Progress()
         self.batch_size = trainer.batch_size * distributed.size()
-        self.batches = -(-len(data.split("train")) // self.batch_size)
+        batches = -(-len(data.split("train")) // self.batch_size)
+        self.steps = trainer.epochs * -(-batches // trainer.accumulate)
         self.best_weights: dict[str, torch.Tensor] = {}
         self.points_per_second = 0.0
 
@@ -172,6 +176,7 @@ class _Fit:
             "head": str(self.model.components["head"].describe()),
             "optimiser": self.options.optimiser.lower(),
             "batch size": self.batch_size,
+            "accumulate": self.options.accumulate,
             "seed": self.options.seed,
             "number of training records": len(self.data.split("train")),
             "scaling of the data": [self.model.mean, self.model.std],
@@ -183,7 +188,7 @@ class _Fit:
     def _epoch(self, interrupt: Interrupt) -> None:
         progress = self.progress
         self.model.train()
-        for batch in training_batches(
+        batches = training_batches(
             self.data,
             self.batch_size,
             self.options.seed,
@@ -192,8 +197,9 @@ class _Fit:
             rank=distributed.rank(),
             ranks=distributed.size(),
             alphabet=self.model.characters,
-        ):
-            self._step(batch)
+        )
+        while together := list(islice(batches, self.options.accumulate)):
+            self._step(together)
             self._stop_if(interrupt)
         started = time.perf_counter()
         validation = self._validate(interrupt)
@@ -208,13 +214,13 @@ class _Fit:
             self._save()
             raise KeyboardInterrupt
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batches: list[Batch]) -> None:
         started = time.perf_counter()
         learning_rate = self.options.learning_rate * self._decayed()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss = _sum(distributed.exchange(lambda: self._differentiate(batch)))
+        loss = _sum(distributed.exchange(lambda: self._differentiate(batches)))
         distributed.sum_gradients(self.parameters)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         largest = get_total_norm(gradients, torch.inf).item()
@@ -223,21 +229,28 @@ class _Fit:
             self.optimiser.step()
             self._add(loss)
         else:
-            self._skip(batch, loss.nats, largest)
-        self._count(loss, time.perf_counter() - started)
+            self._skip(batches, loss.nats, largest)
+        self._count(len(batches), loss.points, time.perf_counter() - started)
         if self.events:
             self.events.metrics_logged(run=self.run, step=self.progress.step, metrics=self._step_metrics(loss))
 
-    def _differentiate(self, batch: Batch) -> Likelihood:
-        """The sums of this rank's share, which may be empty; leaves its gradients."""
-        if not len(batch.lengths):
-            return Likelihood()
-        batch = batch.to(self.options.device)
+    def _differentiate(self, batches: list[Batch]) -> Likelihood:
+        """The sums of this rank's shares, which may be empty; leaves their gradients."""
+        total = Likelihood()
+        for batch in batches:
+            if len(batch.lengths):
+                total.nats += self._backward(batch.to(self.options.device))
+                total.points += int(batch.lengths.sum())
+                total.records += len(batch.lengths)
+        return total
+
+    def _backward(self, batch: Batch) -> float:
+        """The nats of the batch, whose gradients are added to those that are there."""
         with autocast(self.options.device, self.options.precision):
             loss = self.model(batch)
         nats = loss.nats.sum()
         nats.backward()
-        return Likelihood(nats.item(), int(batch.lengths.sum()), len(batch.lengths))
+        return float(nats.item())
 
     def _add(self, loss: Likelihood) -> None:
         progress = self.progress
@@ -246,11 +259,12 @@ class _Fit:
         progress.records += loss.records
         progress.skipped_in_a_row.clear()
 
-    def _skip(self, batch: Batch, nats: float, largest: float) -> None:
+    def _skip(self, batches: list[Batch], nats: float, largest: float) -> None:
         """Counts the step; after too many in a row, writes the records of their batches and raises `DataError`."""
         progress = self.progress
         progress.skipped += 1
-        progress.skipped_in_a_row.append(list(chain(*distributed.exchange(batch.records.tolist))))
+        records = torch.cat([batch.records for batch in batches]).tolist()
+        progress.skipped_in_a_row.append(list(chain(*distributed.exchange(lambda: records))))
         if len(progress.skipped_in_a_row) < self.options.max_skipped:
             return
         last = progress.step + 1
@@ -277,26 +291,25 @@ class _Fit:
 
     def _decayed(self) -> float:
         """The learning rate's factor: 1, then falling linearly to 0 over the last `decay` of all steps."""
-        left = 1 - self.progress.step / (self.options.epochs * self.batches)
+        left = 1 - self.progress.step / self.steps
         return min(1.0, left / self.options.decay) if self.options.decay else 1.0
 
-    def _count(self, loss: Likelihood, seconds: float) -> None:
+    def _count(self, batches: int, points: int, seconds: float) -> None:
         progress = self.progress
-        progress.batch += 1
+        progress.batch += batches
         progress.step += 1
         progress.seconds += seconds
-        speed = loss.points / seconds
+        speed = points / seconds
         self.points_per_second += (speed - self.points_per_second) * (0.05 if self.points_per_second else 1)
 
     def _step_metrics(self, loss: Likelihood) -> Metrics:
-        total = self.options.epochs * self.batches
         done = self.progress.step
         return loss.metrics("train") | {
             "points_per_second": self.points_per_second,
             "epoch": self.progress.epoch + 1,
-            "steps": total,
+            "steps": self.steps,
             "skipped_steps": self.progress.skipped,
-            "seconds_left": self.progress.seconds / done * (total - done),
+            "seconds_left": self.progress.seconds / done * (self.steps - done),
         }
 
     def _validate(self, interrupt: Interrupt) -> Likelihood | None:
