@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -549,6 +550,98 @@ def test_an_accumulated_step_is_skipped_whole(
     assert sorted(ids(run)[1:]) == [["1", f"train-{record}"] for record in range(10)]
 
 
+ENCODERS: list[dict[str, Any]] = [
+    {"encoder": "stacked-lstm", "layers": 2},
+    {"encoder": "window-lstm", "layers": 2, "window_components": 2},
+]
+each_encoder = pytest.mark.parametrize("options", ENCODERS, ids=lambda options: options["encoder"])
+
+
+@each_encoder
+def test_a_truncated_step_adds_up_the_gradients_of_its_pieces(
+    make: Callable[..., Any], small: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    data = make(train=6)
+    model, reference = (small(data, **options).double() for _ in range(2))
+    whole, batch = small(data, **options).double(), collate(data, np.arange(6))
+    for piece in reference.pieces(batch, 5):
+        (piece.nats.sum() / 6).backward()
+    (whole(batch).nats.sum() / 6).backward()
+    expected = [parameter - parameter.grad for parameter in reference.parameters()]
+    history = trainer(epochs=1, truncate=5, batch_size=2, accumulate=3, optimiser="sgd", learning_rate=1.0).fit(
+        model, data
+    )
+    for mine, theirs in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+    assert history[0]["train_nats_per_record"] == pytest.approx(whole(batch).nats.sum().item() / 6, rel=1e-12)
+    assert not torch.allclose(*(next(each.encoder.parameters()).grad for each in (reference, whole)))
+
+
+@each_encoder
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_pieces_that_hold_whole_records_change_nothing(
+    make: Callable[..., Any], small: Callable[..., Any], options: dict[str, Any], precision: str
+) -> None:
+    data, models = make(), []
+    for truncate in (0, 12):
+        models.append(small(data, **options))
+        trainer(epochs=2, truncate=truncate, precision=precision).fit(models[-1], data)
+    assert_equal(*map(weights, models))
+
+
+@each_encoder
+def test_a_truncated_run_learns_and_resumes_bit_for_bit(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    data, training = make(), trainer(truncate=3, optimiser="adam", learning_rate=1e-2)
+    whole, halved = Run(tmp_path / "whole"), Run(tmp_path / "halved")
+    straight = small(data, **options)
+    history = training.fit(straight, data, run=whole)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(small(data, **options), data, run=halved, events=Listener(on(7, interrupt)))
+    resumed = small(data, seed=99, **options)
+    assert_equal(training.fit(resumed, data, run=halved, resume=True), history)
+    assert_same_run(whole, halved, (straight, resumed))
+    assert history[-1]["train_nats_per_point"] < history[0]["train_nats_per_point"]
+
+
+class Kept:
+    """Bytes of tensors kept for gradients: `most` at a time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def pack(self, tensor: torch.Tensor) -> list[Any]:
+        size = tensor.numel() * tensor.element_size()
+        self.now += size
+        self.most = max(self.most, self.now)
+        packed = _Packed([tensor])
+        weakref.finalize(packed, self.free, size)
+        return packed
+
+    def free(self, size: int) -> None:
+        self.now -= size
+
+
+class _Packed(list[Any]):
+    """A list that can be referred to weakly."""
+
+
+@each_encoder
+def test_pieces_bound_the_memory_for_gradients(
+    make: Callable[..., Any], small: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    data, most = make(train=2, longest=400), []
+    assert data.lengths_of(data.split("train")).max() > 200
+    for truncate in (0, 20):
+        kept = Kept()
+        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda packed: packed[0]):
+            trainer(epochs=1, truncate=truncate).fit(small(data, **options), data)
+        assert kept.now == 0
+        most.append(kept.most)
+    assert most[1] < most[0] / 5
+
+
 @pytest.mark.parametrize(
     ("decay", "factors"),
     [(0.0, [1, 1, 1, 1, 1, 1]), (0.5, [1, 1, 1, 1, 2 / 3, 1 / 3]), (1.0, [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])],
@@ -711,6 +804,7 @@ def test_without_a_run_nothing_is_written(
         ({"learning_rate": 0.0}, "option 'learning_rate' of the trainer is 0.0, but must be float > 0"),
         ({"learning_rate": float("nan")}, "option 'learning_rate'|refuses|lr of"),
         ({"decay": 1.5}, "option 'decay' of the trainer is 1.5"),
+        ({"truncate": -1}, "option 'truncate' of the trainer is -1, but must be int >= 0"),
         ({"patience": -1}, "option 'patience' of the trainer is -1"),
         ({"max_skipped": 0}, "option 'max_skipped' of the trainer is 0, but must be int >= 1"),
         ({"seed": -1}, "option 'seed' of the trainer is -1"),

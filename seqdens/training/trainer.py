@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from itertools import chain, islice, takewhile
 from typing import Annotated, Any, Literal, Protocol
 
@@ -26,7 +27,7 @@ from seqdens.devices import autocast, choose_device, flushing_denormals
 from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
 from seqdens.interrupts import Interrupt, interruptible
-from seqdens.model import SequenceModel
+from seqdens.model import Loss, SequenceModel
 from seqdens.optim import make_optimiser
 from seqdens.registry import check_options, options_of
 from seqdens.sampling import LARGEST_SEED
@@ -64,6 +65,7 @@ class Trainer:
         decay: share of all steps, at the end, over which the learning rate falls to zero
         batch_size: records in a batch, of each process where torchrun started several
         accumulate: batches whose gradients are added up for a step of the optimiser
+        truncate: points that gradients go back at most, batches being worked through in pieces of so many, 0 for all
         patience: epochs without a better validation loss after which training stops, 0 for never
         max_skipped: steps in a row, skipped for a loss or gradients that are not finite, after which training fails
         seed: of initial weights, data order and samples
@@ -80,6 +82,7 @@ class Trainer:
         decay: Annotated[float, Meta(ge=0, le=1)] = 0.0,
         batch_size: Positive = 32,
         accumulate: Positive = 1,
+        truncate: Count = 0,
         patience: Count = 0,
         max_skipped: Positive = 10,
         seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED)] = 0,
@@ -90,7 +93,7 @@ class Trainer:
         check_options("the trainer", options_of(Trainer), given)
         make_optimiser(optimiser, [torch.nn.Parameter(torch.zeros(1))], learning_rate)  # what it refuses, it does now
         self.epochs, self.batch_size, self.accumulate, self.seed = epochs, batch_size, accumulate, seed
-        self.patience, self.max_skipped = patience, max_skipped
+        self.truncate, self.patience, self.max_skipped = truncate, patience, max_skipped
         self.optimiser, self.learning_rate, self.decay = optimiser, learning_rate, decay
         self.device, self.precision = choose_device(device), precision
 
@@ -246,11 +249,18 @@ class _Fit:
 
     def _backward(self, batch: Batch) -> float:
         """The nats of the batch, whose gradients are added to those that are there."""
+        pieces = self.model.pieces(batch, self.options.truncate) if self.options.truncate else map(self.model, [batch])
+        total = 0.0
+        while (nats := self._nats(pieces)) is not None:
+            nats.backward()
+            total += nats.item()
+        return total
+
+    def _nats(self, losses: Iterator[Loss]) -> torch.Tensor | None:
+        """The sum of the next loss; None after the last."""
         with autocast(self.options.device, self.options.precision):
-            loss = self.model(batch)
-        nats = loss.nats.sum()
-        nats.backward()
-        return float(nats.item())
+            loss = next(losses, None)
+        return None if loss is None else loss.nats.sum()
 
     def _add(self, loss: Likelihood) -> None:
         progress = self.progress
