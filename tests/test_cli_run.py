@@ -211,6 +211,7 @@ def test_a_run_that_does_not_fit_is_not_resumed_and_stays_as_it_was(
     before = contents(here / "out")
     refused = call("run", "handwriting", "--resume", "--out", "out", "--epochs", 2, *change)
     assert_refused(refused, 2, said, "--overwrite")
+    assert "Training to epoch" not in refused.output
     assert contents(here / "out") == before
 
 

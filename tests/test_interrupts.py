@@ -1,14 +1,18 @@
 """Stopping between two steps, with real signals."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
 import threading
+import time
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from seqdens.interrupts import interruptible, uninterrupted
+from seqdens.interrupts import Terminated, heeding_sigterm, interruptible, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("_heed_interrupts")
 
@@ -82,6 +86,42 @@ def test_an_interrupt_waits_for_what_must_not_be_left_half_way() -> None:
     with uninterrupted():
         pass
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_sigterm_waits_too_and_then_raises() -> None:
+    done = []
+    with heeding_sigterm():
+        with pytest.raises(Terminated), uninterrupted():  # noqa: PT012
+            signal.raise_signal(signal.SIGTERM)
+            done.append(True)
+        with interruptible() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupt.asked == signal.SIGTERM
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    assert done == [True]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("within", [heeding_sigterm, uninterrupted])
+def test_a_forked_process_ends_at_once(within: Callable[[], Any]) -> None:
+    with within():
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        with warnings.catch_warnings(action="ignore"):
+            child.start()
+    child.terminate()
+    child.join(30)
+    assert child.exitcode == -signal.SIGTERM
+
+
+def test_sigterm_ends_the_processes_that_this_one_started() -> None:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    with warnings.catch_warnings(action="ignore"):
+        child.start()
+    with heeding_sigterm(), pytest.raises(Terminated):
+        signal.raise_signal(signal.SIGTERM)
+    child.join(30)
+    assert child.exitcode == -signal.SIGTERM
 
 
 def test_a_failure_of_what_must_not_be_left_half_way_is_raised() -> None:

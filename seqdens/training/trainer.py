@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice, takewhile
 from typing import Annotated, Any, Literal, Protocol
 
@@ -26,7 +26,7 @@ from seqdens.cache import Prepared
 from seqdens.devices import autocast, choose_device, flushing_denormals
 from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
-from seqdens.interrupts import Interrupt, interruptible
+from seqdens.interrupts import STOPS, Interrupt, interruptible
 from seqdens.model import Loss, SequenceModel
 from seqdens.optim import make_optimiser
 from seqdens.registry import check_options, options_of
@@ -109,15 +109,29 @@ class Trainer:
         """Train, and leave the best weights (by validation loss) in `model`; returns the metrics of each epoch.
 
         With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit.
-        Losses are nats per point and per record, in normalised units. Ctrl-C saves, then raises
+        Losses are nats per point and per record, in normalised units. Ctrl-C or SIGTERM saves, then raises
         `KeyboardInterrupt`; a validation loss that is not finite, `max_skipped` skipped steps in a row, or no training
         record, raises `DataError`. Processes that `torchrun` started train together, from the first one's weights; it
         alone writes and tells events.
         """
+        return self.begin(model, data, run=run, resume=resume, events=events)()
+
+    def begin(
+        self,
+        model: SequenceModel,
+        data: Prepared,
+        *,
+        run: Run | None = None,
+        resume: bool = False,
+        events: Events | None = None,
+    ) -> Callable[[], list[Metrics]]:
+        """What `fit` does before its first step: it refuses what does not fit, and resumes. Call what this returns."""
         data.check_trainable()
         model.check_data(data)
         distributed.join()
-        return _Fit(self, model, data, run, events).fit(run if resume else None)
+        fitting = _Fit(self, model, data, run, events)
+        fitting.begin(run if resume else None)
+        return fitting.fit
 
 
 class _Fit:
@@ -138,10 +152,12 @@ class _Fit:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.points_per_second = 0.0
 
-    def fit(self, before: Run | None) -> list[Metrics]:
+    def begin(self, before: Run | None) -> None:
         if before and distributed.from_first(before.trainer_state.exists):
             distributed.exchange(lambda: self._resume(before))
         self._align()
+
+    def fit(self) -> list[Metrics]:
         with flushing_denormals(), interruptible() as interrupt:
             while self.progress.epoch < self.options.epochs and not self._out_of_patience():
                 self._epoch(interrupt)
@@ -213,9 +229,9 @@ class _Fit:
 
     def _stop_if(self, interrupt: Interrupt) -> None:
         """Saves and raises on all ranks, at the same step, where one was asked to stop."""
-        if any(distributed.exchange(lambda: interrupt.asked)):
+        if asked := max(distributed.exchange(lambda: interrupt.asked)):
             self._save()
-            raise KeyboardInterrupt
+            raise STOPS[asked]
 
     def _step(self, batches: list[Batch]) -> None:
         started = time.perf_counter()
