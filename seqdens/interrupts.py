@@ -80,12 +80,12 @@ def heeding_sigterm() -> Iterator[None]:
     owner = os.getpid()
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        from multiprocessing import active_children
-
         if os.getpid() != owner:
             _end(number)
+        from multiprocessing import active_children
+
         for child in active_children():
-            child.terminate()
+            child.kill()  # one that has only just been forked may miss any other signal
         raise Terminated
 
     before = {number: handler for number, handler in _heeded().items() if number == signal.SIGTERM}

@@ -103,25 +103,32 @@ def test_a_sigterm_waits_too_and_then_raises() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def forked() -> Any:
+    """A process that was forked here, and sleeps."""
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    child = context.Process(target=lambda: begun.set() or time.sleep(600), daemon=True)
+    with warnings.catch_warnings(action="ignore"):
+        child.start()
+    assert begun.wait(30)
+    return child
+
+
 @pytest.mark.parametrize("within", [heeding_sigterm, uninterrupted])
 def test_a_forked_process_ends_at_once(within: Callable[[], Any]) -> None:
     with within():
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
-        with warnings.catch_warnings(action="ignore"):
-            child.start()
+        child = forked()
     child.terminate()
     child.join(30)
     assert child.exitcode == -signal.SIGTERM
 
 
 def test_sigterm_ends_the_processes_that_this_one_started() -> None:
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
-    with warnings.catch_warnings(action="ignore"):
-        child.start()
+    child = forked()
     with heeding_sigterm(), pytest.raises(Terminated):
         signal.raise_signal(signal.SIGTERM)
     child.join(30)
-    assert child.exitcode == -signal.SIGTERM
+    assert child.exitcode == -signal.SIGKILL
 
 
 def test_a_failure_of_what_must_not_be_left_half_way_is_raised() -> None:
