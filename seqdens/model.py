@@ -20,7 +20,7 @@ from seqdens import components
 from seqdens.batches import Batch
 from seqdens.cache import Prepared
 from seqdens.datasets.base import Column
-from seqdens.encoders.base import Context, Encoded, Encoder
+from seqdens.encoders.base import Context, Encoded, Encoder, State
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
@@ -152,18 +152,46 @@ class SequenceModel(nn.Module):
 
     def predict(self, batch: Batch) -> Distribution:
         """The distribution, over normalised units, of each point of `batch` given those before it."""
-        distribution = self.head(self.encoded(batch).features)
-        self._check_returned("head", distribution, Distribution)
-        return distribution
+        return self._distribution(self.encoded(batch))
 
     def encoded(self, batch: Batch) -> Encoded:
         """What the encoder makes, before each point of `batch`, of those before it."""
-        seen = self.inputs(self.normalise(batch.points))
-        shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
-        context = self.context(batch)
-        encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen), context), context)
+        context, lengths = self.context(batch), batch.lengths
+        return self._encode(self._seen(batch.points), lengths, self.encoder.start(len(lengths), context), context)
+
+    def pieces(self, batch: Batch, steps: int) -> Iterator[Loss]:
+        """The loss of `batch`, up to `steps` points of each record at a time, from which no gradient goes further back.
+
+        Truncated back-propagation through time: the encoder goes on from its state after the piece before, detached.
+        Once a piece is differentiated, nothing but that state is left of it in memory.
+        """
+        context, state = self.context(batch), self.encoder.start(len(batch.lengths), self.context(batch))
+        along = (self._seen(batch.points), self.normalise(batch.points), batch.valid)
+        for seen, targets, valid in zip(*(each.split(steps, dim=1) for each in along), strict=True):
+            loss, state = self._piece(seen, targets, valid, state, context)
+            yield loss
+
+    def _piece(
+        self, seen: Tensor, targets: Tensor, valid: Tensor, state: State, context: Context | None
+    ) -> tuple[Loss, State]:
+        encoded = self._encode(seen, valid.sum(dim=1), state, context)
+        after = {name: value.detach() for name, value in encoded.state.items()}
+        return Loss.of(self._distribution(encoded), targets, valid), after
+
+    def _seen(self, points: Tensor) -> Tensor:
+        """What the encoder sees (B, T, F) before each of raw points (B, T, D): the one before, or zeros."""
+        inputs = self.inputs(self.normalise(points))
+        return torch.cat([torch.zeros_like(inputs[:, :1]), inputs[:, :-1]], dim=1)
+
+    def _encode(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None) -> Encoded:
+        encoded = self.encoder(inputs, lengths, state, context)
         self._check_returned("encoder", encoded, Encoded)
         return encoded
+
+    def _distribution(self, encoded: Encoded) -> Distribution:
+        distribution = self.head(encoded.features)
+        self._check_returned("head", distribution, Distribution)
+        return distribution
 
     def context(self, batch: Batch) -> Context | None:
         """The texts of `batch`, in the model's own `characters`; None for a model that takes none."""

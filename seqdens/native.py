@@ -59,13 +59,19 @@ def _attempt(source: Path) -> ctypes.CDLL | str:
 
 def _compile(source: Path, compiler: str, library: Path) -> None:
     with replacing(library) as temporary:
-        command = [*compiler.split(), *FLAGS, "-o", str(temporary), str(source)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        _run([*compiler.split(), *FLAGS, "-o", str(temporary), str(source)], temporary.parent)
+
+
+def _run(command: list[str], temporary: Path | None = None) -> str:
+    """What it prints; its own files go to the folder `temporary`. A Ctrl-C is not for it, but for who waits for it."""
+    variables = os.environ | ({"TMPDIR": str(temporary)} if temporary else {})
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=variables, process_group=0)
+    return done.stdout
 
 
 def _library(source: Path, compiler: str) -> Path:
     """Where the library of this source with the headers beside it, compiler and processor is kept."""
-    version = subprocess.run([*compiler.split(), "--version"], check=True, capture_output=True, text=True).stdout
+    version = _run([*compiler.split(), "--version"])
     texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob("*.h")))]
     made_of = (*texts, compiler, version, " ".join(FLAGS), platform.machine(), _processor())
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]

@@ -19,11 +19,15 @@ from seqdens.files import replacing
 from seqdens.model import SequenceModel
 
 FORMAT = "seqdens-trainer"
+EARLIER = {"accumulate": 1}  # what the identity of a state meant before it said so
 
 
 @dataclass
 class Progress:
-    """Where a training run stands. `batch` counts the batches done of `epoch`, sums are of this epoch."""
+    """Where a training run stands. `batch` counts the batches done of `epoch`, sums are of this epoch.
+
+    `skipped` counts its steps whose loss or gradients are not finite, which are no part of the sums.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -32,6 +36,8 @@ class Progress:
     nats: float = 0.0
     points: int = 0
     records: int = 0
+    skipped: int = 0
+    skipped_in_a_row: list[list[int]] = field(default_factory=list)  # the records of each step, the last one's too
     best: float = float("inf")  # validation nats per point
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of finished epochs
@@ -68,7 +74,7 @@ def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mappi
             state = torch.load(path, map_location=model.device, weights_only=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"it does not say that it is a {FORMAT}")
-        check_same(path, state["identity"], identity)
+        check_same(path, EARLIER | state["identity"], identity)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         set_random_state(state["random"], model.device)

@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from seqdens.files import replacing, writing
 FILES = (
     "config.toml",
     "metrics.csv",
+    "skipped.csv",
     "best.safetensors",
     "last.safetensors",
     "trainer.pt",
@@ -61,6 +62,10 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def skipped(self) -> Path:
+        return self.path / "skipped.csv"
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Raises `UsageError` where a file is in the way, or a run (even part of one) that may not be replaced."""
@@ -132,6 +137,13 @@ class Run:
         with replacing(self.metrics) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0].keys())
             writer.writeheader()
+            writer.writerows(rows)
+
+    def write_skipped(self, rows: Iterable[tuple[int, str]]) -> None:
+        """The steps that were skipped before training failed, and the ids of their records."""
+        with replacing(self.skipped) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("step", "record"))
             writer.writerows(rows)
 
 
