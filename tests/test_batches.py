@@ -29,6 +29,10 @@ def data(tmp_path_factory):
     return write(tmp_path_factory.mktemp("cache") / "c.h5", about, records)
 
 
+def ordered(lengths, batch_size, rng):
+    return list(order(np.arange(len(lengths)), lengths.__getitem__, batch_size, rng))
+
+
 def equal(batch, other):
     return all(torch.equal(a.nan_to_num(-1e9), b.nan_to_num(-1e9)) for a, b in zip(batch, other, strict=True))
 
@@ -36,7 +40,7 @@ def equal(batch, other):
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50)), st.integers(1, 12), st.integers(0, 99))
 def test_each_position_is_in_one_batch_and_batches_are_full(lengths, batch_size, seed):
-    batches = order(np.array(lengths, int), batch_size, np.random.default_rng(seed))
+    batches = ordered(np.array(lengths, int), batch_size, np.random.default_rng(seed))
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
     assert sorted((len(batch) for batch in batches), reverse=True)[:-1] == [batch_size] * (len(batches) - 1)
     assert all(0 < len(batch) <= batch_size for batch in batches)
@@ -50,7 +54,7 @@ def lines_of_handwriting(count):
 @pytest.mark.parametrize("count", [10741, 3000])
 def test_little_of_what_is_computed_is_padding(count):
     lengths = lines_of_handwriting(count)
-    batches = order(lengths, 32, np.random.default_rng(1))
+    batches = ordered(lengths, 32, np.random.default_rng(1))
     computed = sum(len(batch) * lengths[batch].max() for batch in batches)
     assert lengths.sum() > 0.95 * computed
     at_random = np.random.default_rng(1).permutation(count)[: 32 * (count // 32)].reshape(-1, 32)
@@ -59,7 +63,7 @@ def test_little_of_what_is_computed_is_padding(count):
 
 def test_batches_come_in_no_order_of_length_or_position():
     lengths = lines_of_handwriting(10741)
-    batches = order(lengths, 32, np.random.default_rng(1))
+    batches = ordered(lengths, 32, np.random.default_rng(1))
     for values in ([lengths[batch].mean() for batch in batches], [batch.mean() for batch in batches]):
         for before in (range(len(values) - 1), values[:-1]):  # a trend, or neighbours alike
             assert abs(np.corrcoef(before, values[1:])[0, 1]) < 0.15
@@ -67,7 +71,7 @@ def test_batches_come_in_no_order_of_length_or_position():
 
 
 def test_equal_lengths_are_shuffled_too():
-    batches = order(np.full(64, 5), 8, np.random.default_rng(0))
+    batches = ordered(np.full(64, 5), 8, np.random.default_rng(0))
     assert sorted(map(sorted, batches)) != np.arange(64).reshape(8, 8).tolist()
 
 

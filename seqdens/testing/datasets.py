@@ -165,7 +165,8 @@ class DatasetContract(ComponentContract):
         records = self.records(root)
         assert list(prepared.ids) == [record.id for record in records]
         assert list(prepared.texts) == [record.text for record in records]
-        assert [SPLITS[split] for split in prepared.splits] == [record.split for record in records]
+        for split in SPLITS:
+            assert prepared.split(split).tolist() == [i for i, record in enumerate(records) if record.split == split]
         differenced = [column.difference for column in prepared.columns]
         for index, record in enumerate(records):
             offsets = prepared.offsets(index)
