@@ -199,7 +199,7 @@ class Prepared:
         self.labels: Sequence[str] = first.labels
         self._real_columns, self._state_columns = by_kind(self.columns)
         self.alphabet = "".join(sorted(set().union(*(file.alphabet for file in self._files))))
-        if more or self.provenance.shard == "1/1":
+        if more:
             self._join()
 
     def _join(self) -> None:

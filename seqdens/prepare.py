@@ -84,6 +84,8 @@ def prepare(
     plan = _Plan(component, root, folder, verify)
     for line in getattr(plan.data, "notes", ()):
         note(line)
+    if shard and shard.total == 1:
+        shard = None
     if shard and max_skipped:
         max_skipped = 1.0  # what share of all cannot be read is known when all shards are there
     prepared = None if rebuild else plan.find(shard, note)

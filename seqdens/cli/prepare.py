@@ -75,8 +75,9 @@ def prepare(
         shard=part,
         strict=strict,
     )
-    click.echo(f"Prepared at {', '.join(map(str, prepared.paths))}")
-    if part:
+    more = f" and {len(prepared.paths) - 1} more" if len(prepared.paths) > 1 else ""
+    click.echo(f"Prepared at {prepared.path}{more}")
+    if part and prepared.provenance.shard:
         click.echo(progress_of(part, prepared.path))
 
 
