@@ -187,10 +187,19 @@ class Prepared:
     """
 
     def __init__(self, path: str | Path, *more: str | Path) -> None:
-        self.paths = tuple(Path(each).absolute() for each in (path, *more))
-        self._files = [_File(each) for each in self.paths]
-        self._firsts = _firsts(self._files)
-        first = self._files[0]
+        self._take([_File(Path(each).absolute()) for each in (path, *more)])
+
+    @classmethod
+    def joined(cls, shards: Sequence[Prepared]) -> Prepared:
+        """Shards that are opened already as one data set."""
+        prepared = cls.__new__(cls)
+        prepared._take([file for shard in shards for file in shard._files])
+        return prepared
+
+    def _take(self, files: Sequence[_File]) -> None:
+        self._files, self._firsts = files, _firsts(files)
+        self.paths = tuple(file.path for file in files)
+        first = files[0]
         self.path, self.provenance, self.columns = first.path, first.provenance, first.columns
         self.mean, self.std = first.mean, first.std
         self.ids: Sequence[str] = first.ids
@@ -198,8 +207,8 @@ class Prepared:
         self.groups: Sequence[str] = first.groups
         self.labels: Sequence[str] = first.labels
         self._real_columns, self._state_columns = by_kind(self.columns)
-        self.alphabet = "".join(sorted(set().union(*(file.alphabet for file in self._files))))
-        if more:
+        self.alphabet = "".join(sorted(set().union(*(file.alphabet for file in files))))
+        if len(files) > 1:
             self._join()
 
     def _join(self) -> None:

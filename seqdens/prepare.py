@@ -19,7 +19,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -141,7 +140,7 @@ class _Plan:
         prepared, fault = _open(path, self.wanted(shard))
         if fault and not divisions:
             note(f"{path} is rebuilt: {fault}.")
-        return prepared or self.join(divisions)
+        return self.join(divisions) if prepared is None else prepared
 
     def join(self, divisions: Sequence[int]) -> Prepared | None:
         """The shards of the first of these divisions whose shards are all up to date, as one."""
@@ -150,7 +149,7 @@ class _Plan:
             shards = all_of(total)
             found = [(shard, *_open(self.path(shard), self.wanted(shard))) for shard in shards]
             if not (bad := [(shard, fault) for shard, _, fault in found if fault]):
-                prepared = Prepared(*map(self.path, shards))
+                prepared = Prepared.joined([part for _, part, _ in found if part is not None])
                 check_any(self.component.name, len(prepared))
                 return prepared
             each = ", ".join(f"{shard} ({fault})" for shard, fault in bad)
@@ -315,9 +314,8 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     """The record with offsets for points, or why it is none."""
     if not isinstance(record, Record):
         raise TypeError(f"read gave {type(record).__name__}, but must give Record or Skipped")
-    texts = {name: getattr(record, name) for name in ("id", "text", "group", "label")}
-    for name, text in texts.items():
-        if not isinstance(text, str):
+    for name in ("id", "text", "group", "label"):
+        if not isinstance(text := getattr(record, name), str):
             return Skipped(str(record.id), f"{name} is {text!r}, but must be a text")
     if record.split not in SPLITS:
         return Skipped(record.id, f"split is {record.split!r}, but must be {' or '.join(SPLITS)}")
@@ -325,7 +323,9 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     if points.ndim != 2 or points.shape[1] != len(columns) or points.dtype.kind not in "biuf":
         names = ", ".join(column.name for column in columns)
         return Skipped(record.id, f"points are {points.dtype} {points.shape}, but the columns are {names}")
-    if any("\ud800" <= character <= "\udfff" for character in record.text):
+    try:
+        record.text.encode()
+    except UnicodeEncodeError:
         return Skipped(record.id, "its text holds lone surrogates, which are no characters")
     with np.errstate(invalid="ignore", over="ignore"):
         offsets = to_offsets(points, columns)
@@ -334,12 +334,16 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     if points.dtype.kind == "f" and infinite(points, offsets):
         return Skipped(record.id, "a value is infinite, or is as a 32-bit number")
     for column, values in zip(columns, offsets.T, strict=True):
-        if column.states is None:
-            continue
-        top = column.states - 1
-        if not ((values >= 0) & (values <= top) & (values == np.round(values))).all():
+        if column.kind != "real" and not all_states(values, column.states or 0):
+            top = (column.states or 0) - 1
             return Skipped(record.id, f"column {column.name!r} has values other than whole numbers of 0..{top}")
-    return replace(record, points=offsets)
+    return Record(record.id, offsets, record.split, record.text, record.group, record.label)
+
+
+def all_states(values: np.ndarray, states: int) -> bool:
+    """Whether all values are whole numbers from 0 to below `states`."""
+    within = values.min() >= 0 and values.max() < states  # neither, with a NaN
+    return bool(within and (values.dtype.kind in "iu" or (values == np.round(values)).all()))
 
 
 def infinite(points: np.ndarray, offsets: np.ndarray) -> bool:

@@ -111,7 +111,7 @@ points = st.lists(st.tuples(real, real), min_size=1, max_size=4)
 item = st.one_of(st.tuples(points, st.sampled_from(SPLITS), st.text(max_size=3)), st.just(None))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.lists(item, max_size=3), min_size=2, max_size=5).filter(lambda parts: any(map(any, parts))))
 def test_any_records_in_any_parts_are_the_whole(tmp_path_factory, parts):
     def items(drawn):
