@@ -15,7 +15,7 @@ import signal
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -37,6 +37,7 @@ from seqdens.shards import Shard, all_of, totals_found
 
 MAX_SKIPPED = 0.05  # share of what is read that may fail
 AHEAD = 4  # sources a process that are read before they are written, so that memory does not grow with the data
+MENTIONED = 10  # shards named in a sentence
 FORK = "fork" in multiprocessing.get_all_start_methods()
 
 Progress = Callable[[int, int], None]  # sources done, sources in all
@@ -133,7 +134,7 @@ class _Plan:
         return self.about._replace(contents=contents, shard=str(shard or ""))
 
     def find(self, shard: Shard | None, note: Callable[[str], None]) -> Prepared | None:
-        """What is there and up to date; raises `DataError` where that are some, but not all, shards of the whole."""
+        """What is there and up to date; raises `DataError` where only some shards of the whole are."""
         path, divisions = self.path(shard), [] if shard else totals_found(self.whole)
         if not os.path.exists(path):
             return self.join(divisions)
@@ -144,22 +145,28 @@ class _Plan:
 
     def join(self, divisions: Sequence[int]) -> Prepared | None:
         """The shards of the first of these divisions whose shards are all up to date, as one."""
-        faults = ""
+        refusal = ""
         for total in divisions:
-            shards = all_of(total)
-            found = [(shard, *_open(self.path(shard), self.wanted(shard))) for shard in shards]
-            if not (bad := [(shard, fault) for shard, _, fault in found if fault]):
-                prepared = Prepared.joined([part for _, part, _ in found if part is not None])
-                check_any(self.component.name, len(prepared))
-                return prepared
-            each = ", ".join(f"{shard} ({fault})" for shard, fault in bad)
-            faults = (
-                f"{len(bad)} of {total} shards of {self.component.name} cannot be used: {each}; prepare each with "
-                f"`{self.command()} --shard {bad[0][0]}`, or all as one with `{self.command()} --rebuild`."
-            )
-        if faults:
-            raise DataError(faults)
+            found = {shard: _open(self.path(shard), self.wanted(shard)) for shard in all_of(total)}
+            if faults := {shard: fault for shard, (_, fault) in found.items() if fault}:
+                refusal = self.refusal(faults)
+                continue
+            prepared = Prepared.joined([part for part, _ in found.values() if part is not None])
+            check_any(self.component.name, len(prepared))
+            return prepared
+        if refusal:
+            raise DataError(refusal)
         return None
+
+    def refusal(self, faults: Mapping[Shard, str]) -> str:
+        """What is wrong with some of the shards, and the commands that mend it."""
+        first, name = next(iter(faults)), self.component.name
+        each = ", ".join(f"{shard} ({fault})" for shard, fault in [*faults.items()][:MENTIONED])
+        more = f" and {len(faults) - MENTIONED} more" if len(faults) > MENTIONED else ""
+        return (
+            f"{len(faults)} of {first.total} shards of {name} cannot be used: {each}{more}; prepare each with "
+            f"`{self.command()} --shard {first}`, or all as one with `{self.command()} --rebuild`."
+        )
 
     def command(self) -> str:
         """The command that prepares the data set."""

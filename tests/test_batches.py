@@ -1,11 +1,14 @@
 """Batches: every record once, alike in length, in a seeded order; padding is zeros."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqdens import batches as batches_module
 from seqdens.batches import collate, evaluation_batches, order, training_batches
 from seqdens.cache import Provenance, write
 from seqdens.datasets.base import STROKE_END, Record, X, Y
@@ -68,6 +71,16 @@ def test_batches_come_in_no_order_of_length_or_position():
         for before in (range(len(values) - 1), values[:-1]):  # a trend, or neighbours alike
             assert abs(np.corrcoef(before, values[1:])[0, 1]) < 0.15
     assert max(len(set(batch // 32)) for batch in batches) > 25
+
+
+def test_an_order_takes_next_to_no_memory_beside_its_records():
+    records = np.arange(400_000, dtype=np.int32)
+    tracemalloc.start()
+    taken = sum(len(batch) for batch in order(records, lambda chosen: chosen % 97, 32, np.random.default_rng(0)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken == 400_000
+    assert peak < 400_000  # a byte each, of which the order of the batches takes a quarter
 
 
 def test_equal_lengths_are_shuffled_too():
@@ -153,3 +166,14 @@ def test_evaluation_takes_each_record_once_from_short_to_long(data):
     lengths = torch.cat([batch.lengths for batch in batches])
     assert lengths.equal(lengths.sort().values)
     assert list(evaluation_batches(data, np.array([], int), 8)) == []
+
+
+def test_evaluation_of_many_records_sorts_them_part_by_part(data, monkeypatch):
+    monkeypatch.setattr(batches_module, "SORTED", 17)
+    records = data.split("train")
+    batches = list(evaluation_batches(data, records, 8))
+    assert [len(batch.records) for batch in batches] == [8] * 7 + [4]
+    for part, start in zip((batches[:2], batches[2:4], batches[6:]), (0, 16, 48), strict=True):
+        assert sorted(torch.cat([batch.records for batch in part]).tolist()) == records[start : start + 16].tolist()
+        lengths = torch.cat([batch.lengths for batch in part])
+        assert lengths.equal(lengths.sort().values)
