@@ -79,35 +79,10 @@ class Provenance(NamedTuple):
 
 
 class Strings(Sequence[str]):
-    """Texts of all records in one array of UTF-8 bytes."""
+    """Texts of all records: of each file, an array of UTF-8 bytes and where each text starts."""
 
-    def __init__(self, data: np.ndarray, starts: np.ndarray) -> None:
-        self._data, self._starts = data, starts
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        position = range(len(self))[index]
-        if isinstance(position, range):
-            return [self[i] for i in position]
-        return bytes(self._data[self._starts[position] : self._starts[position + 1]]).decode()
-
-
-def _firsts(parts: Sequence[Sized]) -> list[int]:
-    """Where each part begins in all of them together, and where the last ends."""
-    return [0, *accumulate(map(len, parts))]
-
-
-class Joined(Sequence[str]):
-    """Texts of shards that follow each other."""
-
-    def __init__(self, parts: Sequence[Strings]) -> None:
-        self._parts, self._firsts = parts, _firsts(parts)
+    def __init__(self, *parts: tuple[np.ndarray, np.ndarray]) -> None:
+        self.parts, self._firsts = parts, _firsts([starts[1:] for _, starts in parts])
 
     def __len__(self) -> int:
         return self._firsts[-1]
@@ -121,7 +96,19 @@ class Joined(Sequence[str]):
         if isinstance(position, range):
             return [self[i] for i in position]
         part = bisect_right(self._firsts, position) - 1
-        return self._parts[part][position - self._firsts[part]]
+        data, starts = self.parts[part]
+        inside = position - self._firsts[part]
+        return bytes(data[starts[inside] : starts[inside + 1]]).decode()
+
+    def empty(self) -> np.ndarray:
+        """Positions of the texts that are empty."""
+        found = [np.flatnonzero(starts[1:] == starts[:-1]) for _, starts in self.parts]
+        return np.concatenate([here + first for here, first in zip(found, self._firsts, strict=False)])
+
+
+def _firsts(parts: Iterable[Sized]) -> list[int]:
+    """Where each part begins in all of them together, and where the last ends."""
+    return [0, *accumulate(map(len, parts))]
 
 
 class _File:
@@ -150,7 +137,7 @@ class _File:
             return np.frombuffer(buffer, dataset.dtype, dataset.size, dataset.id.get_offset()).reshape(dataset.shape)
 
         def strings(name: str) -> Strings:
-            return Strings(mapped(f"{name}/bytes"), mapped(f"{name}/starts"))
+            return Strings((mapped(f"{name}/bytes"), mapped(f"{name}/starts")))
 
         self.provenance = _read_provenance(file)
         self.columns = tuple(Column(*column) for column in json.loads(self.provenance.columns))
@@ -202,10 +189,10 @@ class Prepared:
         first = files[0]
         self.path, self.provenance, self.columns = first.path, first.provenance, first.columns
         self.mean, self.std = first.mean, first.std
-        self.ids: Sequence[str] = first.ids
-        self.texts: Sequence[str] = first.texts
-        self.groups: Sequence[str] = first.groups
-        self.labels: Sequence[str] = first.labels
+        self.ids, self.texts, self.groups, self.labels = (
+            Strings(*(part for file in files for part in getattr(file, name).parts))
+            for name in ("ids", "texts", "groups", "labels")
+        )
         self._real_columns, self._state_columns = by_kind(self.columns)
         self.alphabet = "".join(sorted(set().union(*(file.alphabet for file in files))))
         if len(files) > 1:
@@ -219,10 +206,6 @@ class Prepared:
                 raise DataError(f"{file.path} is not shard {wanted} of the data of {self.path}; prepare it again.")
         moments = reduce(Moments.merged, (file.moments for file in self._files if file.moments))
         self.mean, self.std, self.provenance = moments.mean(), moments.std(), shared[0]
-        names = ("ids", "texts", "groups", "labels")
-        self.ids, self.texts, self.groups, self.labels = (
-            Joined([getattr(file, name) for file in self._files]) for name in names
-        )
 
     def __reduce__(self) -> tuple[type[Prepared], tuple[Path, ...]]:
         return Prepared, self.paths

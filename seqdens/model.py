@@ -335,11 +335,11 @@ def check_texts(data: Prepared, encoder: Component) -> None:
     name, kind = data.provenance.dataset, data.provenance.record_name
     if not data.alphabet:
         raise UsageError(f"{name} has no texts, but encoder {encoder.name} learns to write them; choose another.")
-    missing = [name for name, text in zip(data.ids, data.texts, strict=True) if not text]
-    if missing:
+    missing = data.texts.empty()
+    if len(missing):
         raise DataError(
-            f"{len(missing):,} of {len(data):,} {kind}s of {name} have no text, such as {missing[0]}, but encoder "
-            f"{encoder.name} needs one of each: add them, or take these {kind}s out."
+            f"{len(missing):,} of {len(data):,} {kind}s of {name} have no text, such as {data.ids[missing[0]]}, but "
+            f"encoder {encoder.name} needs one of each: add them, or take these {kind}s out."
         )
 
 

@@ -62,6 +62,7 @@ def test_what_was_written_is_read(cache):
     assert list(cache.ids) == ["r0", "r1", "r2", "r3"]
     assert list(cache.texts) == ["be", "à bc", "", ""]
     assert cache.texts[-4:2] == ["be", "à bc"]
+    assert cache.texts.empty().tolist() == [2, 3]
     assert list(cache.groups) == ["w1", "", "", ""]
     assert list(cache.labels) == ["genuine", "", "", ""]
     assert cache.skipped == [Skipped("bad.txt", "is empty")]
