@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, overload
 
 import h5py
+import msgspec
 import numpy as np
 from h5py import h5f, h5g, h5p
 
-from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split
+from seqdens import hdf5
+from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split, check_columns
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
 from seqdens.registry import choices, one_line
@@ -25,6 +27,7 @@ from seqdens.registry import choices, one_line
 FORMAT = "seqdens-cache"
 SCHEMA_VERSION = 2
 BLOCK = 1 << 18  # rows copied at a time, so that memory does not grow with the data
+MOST_ATTRIBUTES = 64
 ALIGNMENT = 8  # bytes, of the widest number
 STRINGS = ("ids", "texts", "groups", "labels", "skipped/paths", "skipped/reasons")
 
@@ -70,7 +73,7 @@ class Provenance(NamedTuple):
 
 
 class Strings(Sequence[str]):
-    """Texts of all records in one array of UTF-8 bytes."""
+    """Texts of all records in one array of UTF-8 bytes; taking one that is none raises `DataError`."""
 
     def __init__(self, data: np.ndarray, starts: np.ndarray) -> None:
         self._data, self._starts = data, starts
@@ -86,7 +89,10 @@ class Strings(Sequence[str]):
         position = range(len(self))[index]
         if isinstance(position, range):
             return [self[i] for i in position]
-        return bytes(self._data[self._starts[position] : self._starts[position + 1]]).decode()
+        try:
+            return bytes(self._data[self._starts[position] : self._starts[position + 1]]).decode()
+        except UnicodeDecodeError:
+            raise DataError(f"text {position} of a cache is no UTF-8; prepare it again.") from None
 
 
 class Prepared:
@@ -100,9 +106,8 @@ class Prepared:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         try:
-            # One opened file for both readers: another process may put a new cache at this path at any time.
-            with self.path.open("rb") as raw, h5py.File(raw, "r") as file:
-                self._open(raw, file)
+            with self.path.open("rb") as raw:  # once: another process may put a new cache at this path at any time
+                self._open(raw, hdf5.File(raw))
         except FileNotFoundError:
             raise DataError(f"there is no prepared data set at {self.path}; make it with `seqdens prepare`.") from None
         except Exception as error:  # h5py has no error of its own for damaged files
@@ -110,30 +115,39 @@ class Prepared:
                 f"{self.path} is no complete cache of this version of seqdens ({one_line(error)}); prepare it again."
             ) from error
 
-    def _open(self, raw: BinaryIO, file: h5py.File) -> None:
-        def mapped(name: str) -> np.ndarray:
+    def _open(self, raw: BinaryIO, file: hdf5.File) -> None:
+        def mapped(name: str, *types: str) -> np.ndarray:
             dataset = file[name]
+            if dataset.dtype.name not in types:
+                raise ValueError(f"{name} of {dataset.dtype}, not {' or '.join(types)}")
             if not dataset.size:
                 return np.empty(dataset.shape, dataset.dtype)
-            return np.memmap(raw, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+            return np.memmap(raw, dataset.dtype, "r", dataset.offset, dataset.shape)
 
         def strings(name: str) -> Strings:
-            return Strings(mapped(f"{name}/bytes"), mapped(f"{name}/starts"))
+            return Strings(mapped(f"{name}/bytes", "uint8"), mapped(f"{name}/starts", "int64"))
 
         self.provenance = _read_provenance(file)
-        self.columns = tuple(Column(*column) for column in json.loads(self.provenance.columns))
+        self.columns = msgspec.convert(json.loads(self.provenance.columns), tuple[Column, ...])
+        check_columns("it", self.columns)
         self._real_columns, self._state_columns = _by_kind(self.columns)
         self.mean, self.std = np.array(file.attrs["mean"]), np.array(file.attrs["std"])
-        self.starts, self.splits = mapped("starts"), mapped("splits")
-        self._reals, self._states = mapped("reals"), mapped("states")
+        self.starts, self.splits = mapped("starts", "int64"), mapped("splits", "int8")
+        self._reals = mapped("reals", "int16", "int32", "float32")
+        self._states = mapped("states", "int8", "int32")
+        self._sizes = [self.columns[index].states or 0 for index in self._state_columns]
         self.ids, self.texts, self.groups, self.labels = map(strings, ("ids", "texts", "groups", "labels"))
         skipped = zip(strings("skipped/paths"), strings("skipped/reasons"), strict=True)
         self.skipped = [Skipped(path, reason) for path, reason in skipped]
-        self.alphabet = bytes(mapped("alphabet")).decode()
+        self.alphabet = bytes(mapped("alphabet", "uint8")).decode()
         self._check_shapes()
 
     def _check_shapes(self) -> None:
         rows = int(self.starts[-1])
+        if self.starts[0] != 0 or not (self.starts[1:] > self.starts[:-1]).all():
+            raise ValueError("starts do not rise from 0")
+        if not self.mean.shape == self.std.shape == (len(self._real_columns),):
+            raise ValueError(f"mean and std of shapes {self.mean.shape} and {self.std.shape}")
         shapes = [self._reals.shape, self._states.shape]
         if shapes != [(rows, len(self._real_columns)), (rows, len(self._state_columns))]:
             raise ValueError(f"reals and states of shapes {shapes} for {rows} offsets")
@@ -174,13 +188,18 @@ class Prepared:
             raise DataError(f"{self.provenance.dataset} has no training records among {len(self)}.")
 
     def offsets(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Record `index` as float32 (T, D) in raw units; NaN where a real value is missing."""
+        """Record `index` as float32 (T, D) in raw units; NaN where a real value is missing.
+
+        Raises `DataError` where the file says other than its columns.
+        """
         index = range(len(self))[index]
         rows = slice(self.starts[index], self.starts[index + 1])
         if out is None:
             out = np.empty((rows.stop - rows.start, len(self.columns)), np.float32)
         out[:, self._real_columns] = self._reals[rows]
-        out[:, self._state_columns] = self._states[rows]
+        out[:, self._state_columns] = states = self._states[rows]
+        if not ((states >= 0) & (states < self._sizes)).all():
+            raise DataError(f"{self.path} has states in record {index} that its columns do not; prepare it again.")
         return out
 
 
@@ -216,7 +235,7 @@ def check_skipped(dataset: str, records: int, skipped: Sequence[Skipped], max_sk
         )
 
 
-def _read_provenance(file: h5py.File) -> Provenance:
+def _read_provenance(file: hdf5.File) -> Provenance:
     if _plain(file.attrs.get("format")) != FORMAT:
         raise ValueError("its format attribute is missing")
     if file.attrs["schema_version"] != SCHEMA_VERSION:
@@ -228,6 +247,7 @@ def _create(path: Path) -> h5py.File:
     """An HDF5 file of empty groups, without time stamps, and with checksums without which damage can crash HDF5."""
     creation, access, group = (h5p.create(kind) for kind in (h5p.FILE_CREATE, h5p.FILE_ACCESS, h5p.GROUP_CREATE))
     creation.set_obj_track_times(False)
+    creation.set_attr_phase_change(MOST_ATTRIBUTES, 0)  # all in the header of the root, where `hdf5` reads them
     group.set_obj_track_times(False)
     access.set_alignment(1, ALIGNMENT)
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
