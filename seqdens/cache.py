@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, overload
 
 import h5py
+import msgspec
 import numpy as np
 from h5py import h5f, h5g, h5p
 
-from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split
+from seqdens import hdf5
+from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split, check_columns
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
 from seqdens.moments import Moments
@@ -32,6 +34,7 @@ from seqdens.spool import STRINGS, Spool, by_kind
 FORMAT = "seqdens-cache"
 SCHEMA_VERSION = 2
 BLOCK = 1 << 18  # records looked at together, so that memory does not grow with their number
+MOST_ATTRIBUTES = 64
 ALIGNMENT = 8  # bytes, of the widest number
 
 
@@ -79,7 +82,7 @@ class Provenance(NamedTuple):
 
 
 class Strings(Sequence[str]):
-    """Texts of all records: of each file, an array of UTF-8 bytes and where each text starts."""
+    """Texts of all records: of each file, UTF-8 bytes and where each starts; taking what is none raises `DataError`."""
 
     def __init__(self, *parts: tuple[np.ndarray, np.ndarray]) -> None:
         self.parts, self._firsts = parts, _firsts([starts[1:] for _, starts in parts])
@@ -98,7 +101,10 @@ class Strings(Sequence[str]):
         part = bisect_right(self._firsts, position) - 1
         data, starts = self.parts[part]
         inside = position - self._firsts[part]
-        return bytes(data[starts[inside] : starts[inside + 1]]).decode()
+        try:
+            return bytes(data[starts[inside] : starts[inside + 1]]).decode()
+        except UnicodeDecodeError:
+            raise DataError(f"text {position} of a cache is no UTF-8; prepare it again.") from None
 
     def empty(self) -> np.ndarray:
         """Positions of the texts that are empty."""
@@ -117,9 +123,8 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # One opened file for both readers: another process may put a new cache at this path at any time.
-            with path.open("rb") as raw, h5py.File(raw, "r") as file:
-                self._open(raw, file)
+            with path.open("rb") as raw:  # once: another process may put a new cache at this path at any time
+                self._open(raw, hdf5.File(raw))
         except FileNotFoundError:
             raise DataError(f"there is no prepared data set at {path}; make it with `seqdens prepare`.") from None
         except Exception as error:  # h5py has no error of its own for damaged files
@@ -127,32 +132,41 @@ class _File:
                 f"{path} is no complete cache of this version of seqdens ({one_line(error)}); prepare it again."
             ) from error
 
-    def _open(self, raw: BinaryIO, file: h5py.File) -> None:
+    def _open(self, raw: BinaryIO, file: hdf5.File) -> None:
         buffer = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)  # one for all arrays: each keeps the file open
 
-        def mapped(name: str) -> np.ndarray:
+        def mapped(name: str, *types: str) -> np.ndarray:
             dataset = file[name]
-            if not dataset.size:
-                return np.empty(dataset.shape, dataset.dtype)
-            return np.frombuffer(buffer, dataset.dtype, dataset.size, dataset.id.get_offset()).reshape(dataset.shape)
+            if dataset.dtype.name not in types:
+                raise ValueError(f"{name} of {dataset.dtype}, not {' or '.join(types)}")
+            return np.frombuffer(buffer, dataset.dtype, dataset.size, dataset.offset).reshape(dataset.shape)
 
         def strings(name: str) -> Strings:
-            return Strings((mapped(f"{name}/bytes"), mapped(f"{name}/starts")))
+            return Strings((mapped(f"{name}/bytes", "uint8"), mapped(f"{name}/starts", "int64")))
 
         self.provenance = _read_provenance(file)
-        self.columns = tuple(Column(*column) for column in json.loads(self.provenance.columns))
+        self.columns = msgspec.convert(json.loads(self.provenance.columns), tuple[Column, ...])
+        check_columns("it", self.columns)
         self.mean, self.std = np.array(file.attrs["mean"]), np.array(file.attrs["std"])
-        self.starts, self.splits = mapped("starts"), mapped("splits")
-        self.reals, self.states = mapped("reals"), mapped("states")
+        self.starts, self.splits = mapped("starts", "int64"), mapped("splits", "int8")
+        self.reals = mapped("reals", "int16", "int32", "float32")
+        self.states = mapped("states", "int8", "int32")
         self.ids, self.texts, self.groups, self.labels = map(strings, ("ids", "texts", "groups", "labels"))
         self.skipped_paths, self.skipped_reasons = strings("skipped/paths"), strings("skipped/reasons")
-        self.alphabet = bytes(mapped("alphabet")).decode()
-        self.moments = Moments.from_json(bytes(mapped("moments")).decode()) if self.provenance.shard else None
+        self.alphabet = bytes(mapped("alphabet", "uint8")).decode()
+        self.moments = Moments.from_json(bytes(mapped("moments", "uint8"))) if self.provenance.shard else None
         self._check_shapes()
 
     def _check_shapes(self) -> None:
         rows = int(self.starts[-1])
+        parts = (self.starts[first : first + BLOCK + 1] for first in range(0, len(self), BLOCK))
+        if self.starts[0] != 0 or not all((part[1:] > part[:-1]).all() for part in parts):
+            raise ValueError("starts do not rise from 0")
         shapes, widths = [self.reals.shape, self.states.shape], [len(kind) for kind in by_kind(self.columns)]
+        if not self.mean.shape == self.std.shape == (widths[0],):
+            raise ValueError(f"mean and std of shapes {self.mean.shape} and {self.std.shape}")
+        if self.moments and not self.moments.give(self.mean, self.std):
+            raise ValueError("mean and std are not those of its moments")
         if shapes != [(rows, width) for width in widths]:
             raise ValueError(f"reals and states of shapes {shapes} for {rows} offsets")
         lengths = {len(strings) for strings in (self.splits, self.ids, self.texts, self.groups, self.labels)}
@@ -194,6 +208,7 @@ class Prepared:
             for name in ("ids", "texts", "groups", "labels")
         )
         self._real_columns, self._state_columns = by_kind(self.columns)
+        self._sizes = [self.columns[index].states or 0 for index in self._state_columns]
         self.alphabet = "".join(sorted(set().union(*(file.alphabet for file in files))))
         if len(files) > 1:
             self._join()
@@ -273,7 +288,10 @@ class Prepared:
         check_skipped(self.provenance.dataset, len(self), count, next(self._skipped(), None), most)
 
     def offsets(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Record `index` as float32 (T, D) in raw units; NaN where a real value is missing."""
+        """Record `index` as float32 (T, D) in raw units; NaN where a real value is missing.
+
+        Raises `DataError` where the file says other than its columns.
+        """
         index = range(len(self))[index]
         place = bisect_right(self._firsts, index) - 1
         file, inside = self._files[place], index - self._firsts[place]
@@ -281,7 +299,9 @@ class Prepared:
         if out is None:
             out = np.empty((rows.stop - rows.start, len(self.columns)), np.float32)
         out[:, self._real_columns] = file.reals[rows]
-        out[:, self._state_columns] = file.states[rows]
+        out[:, self._state_columns] = states = file.states[rows]
+        if not ((states >= 0) & (states < self._sizes)).all():
+            raise DataError(f"{file.path} has states in record {index} that its columns do not; prepare it again.")
         return out
 
 
@@ -325,7 +345,7 @@ def check_any(dataset: str, records: int) -> None:
         raise DataError(f"{dataset} has no records.")
 
 
-def _read_provenance(file: h5py.File) -> Provenance:
+def _read_provenance(file: hdf5.File) -> Provenance:
     if _plain(file.attrs.get("format")) != FORMAT:
         raise ValueError("its format attribute is missing")
     if file.attrs["schema_version"] != SCHEMA_VERSION:
@@ -338,6 +358,7 @@ def _create(path: Path) -> h5py.File:
     """An HDF5 file of empty groups, without time stamps, and with checksums without which damage can crash HDF5."""
     creation, access, group = (h5p.create(kind) for kind in (h5p.FILE_CREATE, h5p.FILE_ACCESS, h5p.GROUP_CREATE))
     creation.set_obj_track_times(False)
+    creation.set_attr_phase_change(MOST_ATTRIBUTES, 0)  # all in the header of the root, where `hdf5` reads them
     group.set_obj_track_times(False)
     access.set_alignment(1, ALIGNMENT)
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)

@@ -10,9 +10,11 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 EXACT = 2.0**53  # whole numbers below are exact as float64, in whatever order they are added
+TINY = 2.0**-150  # smaller values are 0 as 32-bit numbers, and their squares could not be exact
 LOWEST = 1073  # the smallest float64 is half of 2**-1073
 
 
@@ -25,8 +27,8 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, rows: np.ndarray) -> Moments:
-        """The moments of float64 (n, R)."""
-        columns = [values[~np.isnan(values)] for values in rows.T]
+        """The moments of float64 (n, R), finite as the 32-bit numbers that they are stored as."""
+        columns = [values[~np.isnan(values)] for values in np.where(np.abs(rows) < TINY, 0, rows).T]
         pairs = [exact_sums(values) for values in columns]
         return cls([len(values) for values in columns], [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
@@ -46,19 +48,28 @@ class Moments(NamedTuple):
         std = np.array([math.sqrt(square - mean**2) for mean, square in pairs])
         return np.where(std > 1e-12 * np.abs(self.mean()), std, 1.0)
 
+    def give(self, mean: np.ndarray, std: np.ndarray) -> bool:
+        """Whether that is their mean and standard deviation."""
+        return np.array_equal(self.mean(), mean) and np.array_equal(self.std(), std)
+
     def to_json(self) -> str:
         """A text that `from_json` reads: lists of counts, and of numerators and denominators."""
         return json.dumps([self.counts, *([part.as_integer_ratio() for part in sums] for sums in self[1:])])
 
     @classmethod
-    def from_json(cls, text: str) -> Moments:
-        """What `to_json` told; raises `ValueError`, `TypeError` or `ZeroDivisionError` for anything else."""
-        counts, sums, squares = json.loads(text)
-        return cls(counts, [Fraction(*pair) for pair in sums], [Fraction(*pair) for pair in squares])
+    def from_json(cls, text: str | bytes) -> Moments:
+        """What `to_json` told; raises `ValueError` or `ZeroDivisionError` for what no values have."""
+        pairs = list[tuple[int, int]]
+        counts, sums, squares = msgspec.convert(json.loads(text), tuple[list[int], pairs, pairs])
+        moments = cls(counts, [Fraction(*pair) for pair in sums], [Fraction(*pair) for pair in squares])
+        for count, total, square in zip(*moments, strict=True):
+            if count < 0 or count * square < total**2 or (square and not count):
+                raise ValueError(f"moments {count}, {total}, {square}, which no values have")
+        return moments
 
 
 def exact_sums(values: np.ndarray) -> tuple[Fraction, Fraction]:
-    """The sum of values and that of their squares, which must be finite."""
+    """The sum of values and that of their squares."""
     top = np.abs(values).max(initial=0)
     if top**2 * len(values) < EXACT and (values == np.rint(values)).all():
         return Fraction(values.sum()), Fraction(values @ values)
@@ -67,7 +78,7 @@ def exact_sums(values: np.ndarray) -> tuple[Fraction, Fraction]:
 
 
 def square(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squares as the sums of two float64 (Dekker 1971), exact where neither is below the smallest normal number."""
+    """Squares as the sums of two float64, exact for values as large and small as float32 (Dekker 1971)."""
     product = values * values
     scaled = values * (2.0**27 + 1)
     high = scaled - (scaled - values)

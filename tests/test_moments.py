@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from seqdens.moments import Moments, exact_sum, exact_sums
 
-numbers = st.floats(-1e30, 1e30).filter(lambda x: x == 0 or abs(x) > 1e-120)  # below, squares are rounded
+numbers = st.floats(-3e38, 3e38).filter(lambda x: x == 0 or abs(x) > 1e-46)
 values = arrays(np.float64, st.integers(0, 40), elements=numbers | st.integers(-300, 300).map(float))
 rows = st.integers(0, 30).flatmap(
     lambda n: arrays(np.float64, (n, 2), elements=st.just(np.nan) | st.floats(-1e9, 1e9) | st.integers(-99, 99))
@@ -61,6 +61,11 @@ def test_mean_and_standard_deviation_are_those_of_exact_arithmetic():
     assert moments.std().tolist() == [math.sqrt(variance)]
 
 
+def test_what_is_zero_when_stored_counts_as_zero():
+    assert Moments.of(np.array([[1e-60], [-5e-324], [1.0]])) == Moments.of(np.array([[0.0], [0.0], [1.0]]))
+    assert np.float32(2.0**-150) == 0
+
+
 def test_without_values_and_for_constants_nothing_is_scaled():
     moments = Moments.of(np.array([[np.nan, 0.1], [np.nan, 0.1]]))
     assert moments.mean().tolist() == [0, 0.1]
@@ -68,11 +73,20 @@ def test_without_values_and_for_constants_nothing_is_scaled():
     assert Moments.of(np.empty((3, 0))).mean().shape == (0,)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "[1]", "[[1], [[1, 0]], [[1, 1]]]", '[[1], ["1e999999999"], [[1, 1]]]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "[1]", "[[1], [[1, 0]], [[1, 1]]]", '[[1], ["1e999999999"], [[1, 1]]]', "[[1], [[1, 1]], []]"),
+        *("[[-1], [[0, 1]], [[0, 1]]]", "[[0], [[1, 1]], [[1, 1]]]", "[[2], [[3, 1]], [[4, 1]]]"),
+        "[[1], [[1, 1]], [[1" + "0" * 5000 + ", 1]]]",
+    ],
+)
 def test_what_is_no_moments_is_refused_at_once(text):
-    with pytest.raises((ValueError, TypeError, ZeroDivisionError)):
+    with pytest.raises((ValueError, ZeroDivisionError)):
         Moments.from_json(text)
 
 
 def test_the_text_is_json_of_whole_numbers():
+    large = Moments.of(np.array([[1e38], [1e-45]]))
+    assert Moments.from_json(large.to_json()) == large
     assert json.loads(Moments.of(np.array([[0.5], [2.0]])).to_json()) == [[2], [[5, 2]], [[17, 4]]]

@@ -22,6 +22,7 @@ from seqdens.cache import Prepared, Provenance, write
 from seqdens.cli import cli
 from seqdens.datasets.base import Column, Dataset, Record, Skipped, Source, X, Y
 from seqdens.errors import DataError, UsageError
+from seqdens.moments import Moments
 from seqdens.prepare import prepare
 from seqdens.shards import Shard, all_of
 from seqdens.testing.datasets import contents
@@ -192,13 +193,26 @@ def take_another(monkeypatch, path):
 
 
 def read_otherwise(monkeypatch, path):
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver=("v110", "latest")) as file:
         file.attrs["reader_version"] = 7
+
+
+def lose_moments(monkeypatch, path):
+    with h5py.File(path, "r+", libver=("v110", "latest")) as file:
+        del file["moments"]
+
+
+def falsify_moments(monkeypatch, path):
+    with h5py.File(path, "r+", libver=("v110", "latest")) as file:
+        text = Moments.of(np.ones((1, 2))).to_json().encode()
+        file["moments"][...] = np.frombuffer(text.ljust(len(file["moments"])), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lose_moments, r"2/3 \(it is no complete cache of this version of seqdens \(KeyError: 'moments'\)\)"),
+        (falsify_moments, r"2/3 \(it is no .* \(ValueError: mean and std are not those of its moments\)\)"),
         (lose, r"2/3 \(missing\)"),
         (garble, r"2/3 \(it is no complete cache of this version of seqdens \(.*\)\)"),
         (take_another, r"2/3 \(shard '1/3' is now '2/3'\)"),

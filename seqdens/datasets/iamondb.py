@@ -48,8 +48,7 @@ PARSER = etree.XMLParser(
     remove_blank_text=True,
     remove_comments=True,
     remove_pis=True,
-    collect_ids=False,
-)
+)  # without collect_ids=False: with it lxml 6 opens what a document type names, a pipe or a device too
 STROKES = etree.XPath("/*/StrokeSet/Stroke")
 X_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@x", smart_strings=False)
 Y_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@y", smart_strings=False)

@@ -49,8 +49,7 @@ PARSER = etree.XMLParser(
     dtd_validation=False,
     remove_comments=True,
     remove_pis=True,
-    collect_ids=False,
-)
+)  # without collect_ids=False: with it lxml 6 opens what a document type names, a pipe or a device too
 VALUE = re.compile(
     r"""\s*(?:(?P<order>[!'"]?)\s*(?P<number>[+-]?\s*(?:\#[0-9A-Fa-f]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
     r"""|(?P<other>[TF*?]))\s*""",
