@@ -361,6 +361,7 @@ def _create(path: Path) -> h5py.File:
     creation.set_attr_phase_change(MOST_ATTRIBUTES, 0)  # all in the header of the root, where `hdf5` reads them
     group.set_obj_track_times(False)
     access.set_alignment(1, ALIGNMENT)
+    access.set_sieve_buf_size(0)  # what is written late and fails, as on a full disk, can crash HDF5
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
     file = h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, creation, access))
     for name in ("skipped", *STRINGS):
