@@ -7,12 +7,14 @@ follow each other.
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import reduce
 from itertools import accumulate
 from pathlib import Path
@@ -320,7 +322,7 @@ def write(
         check_skipped(provenance.dataset, spool.records, spool.skipped, spool.first_skipped, max_skipped)
         if not provenance.shard:
             check_any(provenance.dataset, spool.records)
-        with _create(temporary) as file:
+        with _created(temporary) as file:
             spool.write(file)
             if provenance.shard:
                 file["moments"] = np.frombuffer(spool.moments.to_json().encode(), np.uint8)
@@ -352,6 +354,20 @@ def _read_provenance(file: hdf5.File) -> Provenance:
         raise ValueError(f"schema version {file.attrs['schema_version']}, this seqdens reads {SCHEMA_VERSION}")
     names = [name for name in Provenance._fields if name != "shard" or name in file.attrs]  # which older ones lack
     return Provenance(**{name: _plain(file.attrs[name]) for name in names})
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[h5py.File]:
+    """A new file, closed afterwards; raises `OSError` where that fails, too, as on a full disk."""
+    file = _create(path)
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except RuntimeError as error:  # HDF5's, with the system's number in its text
+            found = re.search(r"errno = (\d+)", str(error))
+            raise OSError(int(found[1]) if found else errno.EIO, str(error)) from error
 
 
 def _create(path: Path) -> h5py.File:
