@@ -30,8 +30,17 @@ LAST_WORDS = timedelta(seconds=5)
 
 
 def launched() -> bool:
-    """Whether `torchrun` started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    """Whether `torchrun`, or a scheduler that sets the same variables, started this process with others."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def restarted() -> bool:
+    """Whether `torchrun` started this process anew, after another had failed (--max-restarts)."""
+    return _attempt() > 0
+
+
+def _attempt() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def _group() -> ModuleType | None:
@@ -54,12 +63,12 @@ def size() -> int:
 
 def local_rank() -> int:
     """The number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", rank()))
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def local_size() -> int:
     """How many ranks this machine has."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", size()))
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def join() -> None:
@@ -73,6 +82,7 @@ def join() -> None:
     from torch import distributed as dist
 
     store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt {_attempt()}", store)  # addresses of those that failed are still there
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     atexit.register(_leave, store)

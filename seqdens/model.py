@@ -25,10 +25,12 @@ from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
 from seqdens.sampling import Precision, check_arguments, check_precision, check_prime, draw_points, gather
-from seqdens.text import Unknown, continued, encode, writable
+from seqdens.text import Unknown, continued, encode, steps_for, writable
 from seqdens.weights import read_weights, write_weights
 
 Units = Literal["normalised", "raw"]
+
+STEPS = 700  # of a record that is drawn, where nobody says
 
 
 class Loss(NamedTuple):
@@ -194,7 +196,7 @@ class SequenceModel(nn.Module):
         self,
         count: int = 1,
         *,
-        steps: int = 700,
+        steps: int | None = None,
         text: str | Sequence[str] | None = None,
         prime: np.ndarray | None = None,
         prime_text: str | None = None,
@@ -229,7 +231,7 @@ class SequenceModel(nn.Module):
         self,
         count: int = 1,
         *,
-        steps: int = 700,
+        steps: int | None = None,
         text: str | Sequence[str] | None = None,
         prime: np.ndarray | None = None,
         prime_text: str | None = None,
@@ -240,17 +242,19 @@ class SequenceModel(nn.Module):
     ) -> Iterator[np.ndarray]:
         """The same points as `sample`, one step at a time: raw (count, D), NaN rows once a record has ended.
 
-        A record ends at `steps`, after a point whose `sequence_end` is 1, or when the encoder is finished.
-        `prime` (T, D) are raw offsets taken as read first; `bias` >= 0 trades variety for neatness. A model that takes
-        text writes `text`, one for all records or one for each, after `prime_text`, which is what was written in
-        `prime`; characters that it does not know are treated by `unknown` as in `text.writable`. A draw is a function
-        of (seed, record, step): its neighbours do not change it. `precision` is that of the encoder's products. Raises
-        `UsageError`.
+        A record ends at `steps` (None: 700, or as many as the text may need), after a point whose `sequence_end` is 1,
+        or when the encoder is finished. `prime` (T, D) are raw offsets taken as read first; `bias` >= 0 trades variety
+        for neatness. A model that takes text writes `text`, one for all records or one for each, after `prime_text`,
+        which is what was written in `prime`; characters that it does not know are treated by `unknown` as in
+        `text.writable`. A draw is a function of (seed, record, step): its neighbours do not change it. `precision` is
+        that of the encoder's products. Raises `UsageError`.
         """
-        check_arguments(count, steps, bias, seed)
+        check_arguments(count, 1 if steps is None else steps, bias, seed)
         check_precision(self, precision)
         primer = None if prime is None else check_prime(self, prime)
         context = self._to_write(count, text, prime_text, primer is not None, unknown)
+        if steps is None:
+            steps = max(map(steps_for, [text] if isinstance(text, str) else text)) if text else STEPS
         seed = secrets.randbits(32) if seed is None else seed
         return draw_points(self, count, steps, primer, bias, seed, precision, context)
 
@@ -279,8 +283,12 @@ class SequenceModel(nn.Module):
         ids, lengths = encode(texts, self.alphabet)
         return Context(*(torch.from_numpy(each).to(self.device) for each in (ids, lengths)))
 
-    def save(self, path: str | Path) -> None:
-        """Write weights and all that is needed to build the model again (safetensors: nothing in it can run)."""
+    def save(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write weights and all that is needed to build the model again (safetensors: nothing in it can run).
+
+        `dtype`, such as torch.float16 for half the size, is that of the weights in the file. Raises `UsageError` where
+        one of them is beyond its range.
+        """
         described = {
             "columns": self.columns,
             "mean": self.mean,
@@ -293,6 +301,8 @@ class SequenceModel(nn.Module):
         }
         contiguous = torch.contiguous_format  # copies: safetensors refuses weights that share memory
         weights = {name: value.cpu().clone(memory_format=contiguous) for name, value in self.state_dict().items()}
+        if dtype is not None:
+            weights = {name: _in_dtype(name, value, dtype) for name, value in weights.items()}
         write_weights(Path(path), described, weights)
 
     @classmethod
@@ -341,6 +351,14 @@ def check_texts(data: Prepared, encoder: Component) -> None:
             f"{len(missing):,} of {len(data):,} {kind}s of {name} have no text, such as {data.ids[missing[0]]}, but "
             f"encoder {encoder.name} needs one of each: add them, or take these {kind}s out."
         )
+
+
+def _in_dtype(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights in that dtype, whole numbers as they are; raises `UsageError` for what is beyond its range."""
+    converted = value.to(dtype) if value.is_floating_point() else value
+    if (converted.isinf() & value.isfinite()).any():
+        raise UsageError(f"{name} has values beyond the range of {dtype}; save in another dtype.")
+    return converted
 
 
 def _size(component: Component, module: nn.Module, name: str) -> int:

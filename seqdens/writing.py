@@ -25,7 +25,7 @@ from seqdens.pages.wrapping import wrap
 from seqdens.prepare import Progress
 from seqdens.sampling import Precision, check_arguments, evaluating, gather
 from seqdens.styles import COLUMNS, LONGEST, Style
-from seqdens.text import Unknown, continued, encode, writable
+from seqdens.text import Unknown, continued, encode, steps_for, writable
 
 AT_ONCE = 64  # lines drawn
 READ_AT_ONCE = 8  # lines scored: states and windows of all their points are there at the same time
@@ -83,8 +83,8 @@ class Written(NamedTuple):
 
 
 def write(
-    model: SequenceModel,
     text: str,
+    model: SequenceModel | None = None,
     *,
     characters: int = 40,
     style: Style | None = None,
@@ -97,12 +97,14 @@ def write(
 ) -> Written:
     """Write `text` in lines of at most so many characters, all in the hand of `style`.
 
-    Without one the longest line is drawn first, and is the style of the others. A line that ran away or skipped a
-    letter is drawn again, up to `tries` times in all, and the best is kept. `bias`, `unknown` and `precision` are those
-    of `SequenceModel.stream`; `progress` is told characters done and in all, of which there are more when lines are
-    drawn again. `pages.layout.lay_out` places the lines. Raises `UsageError` for arguments out of range, a text without
-    anything to write, characters and styles that the model does not know, and a model that does not write texts.
+    `model` is one of experiment synthesis, by default that which comes with seqdens. Without a style the longest line
+    is drawn first, and is the style of the others. A line that ran away or skipped a letter is drawn again, up to
+    `tries` times in all, and the best is kept. `bias`, `unknown` and `precision` are those of `SequenceModel.stream`;
+    `progress` is told characters done and in all, of which there are more when lines are drawn again.
+    `pages.layout.lay_out` places the lines. Raises `UsageError` for arguments out of range, a text without anything to
+    write, characters and styles that the model does not know, and a model that does not write texts.
     """
+    model = shipped() if model is None else model
     check_writes(model)
     check_arguments(count=1, steps=1, bias=bias, seed=seed)
     if tries < 1:
@@ -126,6 +128,11 @@ def write(
     return Written([next(inked) if line else WrittenLine("", nothing) for line in lines], seed, style)
 
 
+def shipped() -> SequenceModel:
+    """The model that comes with seqdens, trained on `hershey`; `models/hershey.md` is its card."""
+    return SequenceModel.load(SHIPPED)
+
+
 def check_writes(model: SequenceModel) -> None:
     """Raises `UsageError` where `model` does not write texts as lines of ink."""
     if model.characters is None:
@@ -144,11 +151,6 @@ def to_lines(text: str, alphabet: str, characters: int, unknown: Unknown) -> lis
     if not lines:
         raise UsageError(f"there is no text to write; give at least one character of the alphabet {alphabet!r}.")
     return lines
-
-
-def steps_for(text: str) -> int:
-    """The points that a text is given, about three times those it needs: a line that is not done by then ran away."""
-    return 100 + 60 * len(text)
 
 
 def as_style(line: WrittenLine, model: SequenceModel) -> Style | None:

@@ -132,6 +132,18 @@ def test_resuming_where_there_is_no_folder_is_refused(here: Path) -> None:
     assert [path.name for path in here.iterdir() if path.name != "cache"] == ["apple"]
 
 
+def test_a_restartable_run_begins_and_goes_on_by_the_same_command(here: Path) -> None:
+    command = ("--out", "out", "--restartable", "--epochs", 2)
+    done = run(*command)
+    assert (done.exit_code, epochs_of(here / "out")) == (0, [1, 2])
+    again = run(*command)
+    assert (again.exit_code, "is trained for all its 2 epochs" in again.output) == (0, True)
+    assert run("--out", "out", "--restartable", "--epochs", 3).exit_code == 0
+    assert epochs_of(here / "out") == [1, 2, 3]
+    assert_refused(run("--restartable"), 2, "name its folder with --out")
+    assert_refused(run("--out", "out", "--restartable", "--overwrite"), 2, "exclude each other")
+
+
 def test_what_else_is_in_the_folder_is_told(here: Path) -> None:
     (here / "out" / "events").mkdir(parents=True)
     (here / "out" / "notes.txt").write_text("mine")

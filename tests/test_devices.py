@@ -54,8 +54,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call for a process that `torchrun` started: its number on its machine, and how many there are."""
 
     def start(number: int, processes: int) -> None:
-        names = ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        for name, value in zip(names, ("run", number, processes), strict=True):
+        local = {"LOCAL_RANK": number, "LOCAL_WORLD_SIZE": processes}
+        for name, value in {
+            "RANK": number,
+            "WORLD_SIZE": processes,
+            "MASTER_ADDR": "",
+            "MASTER_PORT": 0,
+            **local,
+        }.items():
             monkeypatch.setenv(name, str(value))
 
     return start

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torchrun = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, SCRIPT, folder],
@@ -245,3 +245,34 @@ def test_an_interrupted_torchrun_saves_and_one_process_goes_on(tmp_path: Path, m
     resumed = CliRunner().invoke(cli, [*alone, "--set=training.batch_size=4"])
     assert resumed.exit_code == 0, resumed.output
     assert len(Run(tmp_path / "out").read_metrics()) == done + 1
+
+
+def test_after_a_rank_was_killed_torchrun_starts_all_again_and_they_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = ("dataset.lines=12", "dataset.writers=3", "encoder.hidden_size=8", "head.components=2", "sampling.steps=5")
+    command = ["run", "handwriting", "--epochs=3", *(f"--set={setting}" for setting in little)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    done = subprocess.run(
+        [*torchrun, ROOT / "tests/fixtures/dies_once.py", *command, "--out", "killed", "--set=training.batch_size=1"],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"SEQDENS_CACHE": os.environ["SEQDENS_CACHE"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(exitcode: -9) local_rank: 1" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    straight = CliRunner().invoke(cli, [*command, "--out", "straight", "--set=training.batch_size=2"])
+    assert straight.exit_code == 0, straight.output
+    killed, whole = (Run(tmp_path / name).read_metrics() for name in ("killed", "straight"))
+    for row, wanted in zip(killed, whole, strict=True):
+        assert timeless(row) == pytest.approx(timeless(wanted), rel=1e-4)
+
+
+def test_what_torchrun_starts_again_must_be_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    refused = CliRunner().invoke(cli, ["run", "handwriting"])
+    assert (refused.exit_code, "name its folder with --out" in refused.stderr) == (2, True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import seqdens
@@ -171,6 +172,27 @@ def test_a_saved_model_gives_equal_numbers(make: Callable[..., Any], tmp_path: P
     assert {part: component.describe() for part, component in again.components.items()} == {
         part: component.describe() for part, component in model.components.items()
     }
+
+
+def test_weights_saved_in_half_are_half_the_size_and_near(make: Callable[..., Any], small: Any, tmp_path: Path) -> None:
+    model = small(data := make())
+    model.encoder.register_buffer("count", torch.tensor(2**53 + 1))
+    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
+    model.save(full)
+    model.save(half, dtype=torch.float16)
+    assert load_file(half)["encoder.count"] == 2**53 + 1
+    del model.encoder.count
+    model.save(half, dtype=torch.float16)
+    assert {weights.dtype for weights in load_file(half).values()} == {torch.float16}
+    loaded = seqdens.SequenceModel.load(half)
+    assert {weights.dtype for weights in loaded.parameters()} == {torch.float32}
+    batch = seqdens.collate(data, data.split("train"))
+    torch.testing.assert_close(loaded(batch).nats, model(batch).nats, rtol=0, atol=1e-2)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = 1e5
+    with pytest.raises(UsageError, match=r"encoder.* has values beyond the range of torch.float16"):
+        model.save(half, dtype=torch.float16)
+    assert {weights.dtype for weights in load_file(half).values()} == {torch.float16}
 
 
 def test_other_units_are_refused(make: Callable[..., Any], small: Callable[..., Any]) -> None:

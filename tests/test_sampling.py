@@ -12,7 +12,7 @@ import torch
 import seqdens
 from seqdens import sampling
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
-from seqdens.encoders.base import Context
+from seqdens.encoders.base import Context, Encoder
 from seqdens.errors import UsageError
 from seqdens.model import SequenceModel
 from seqdens.sampling import Noise
@@ -360,6 +360,13 @@ def test_it_goes_on_after_a_prime_with_the_text_after_its_text(writer: SequenceM
     np.testing.assert_allclose(drawn[0], (point[0, 0] * writer.scale + writer.shift).numpy(), rtol=1e-4, atol=1e-4)
     other = writer.sample(1, text="cab", prime=prime, prime_text="d", steps=1, seed=4)[0]
     assert not np.allclose(drawn, other)
+
+
+def test_without_steps_a_text_has_as_many_as_it_may_need(writer: SequenceModel, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(writer.encoder), "finished", lambda self, state, context: torch.zeros(2, dtype=torch.bool))
+    monkeypatch.setattr(type(writer.encoder), "stepper", Encoder.stepper)
+    assert [len(record) for record in writer.sample(2, text=["a", "abc"], seed=1)] == [280, 280]
+    assert [len(record) for record in writer.sample(2, text="ab", seed=1)] == [220, 220]
 
 
 def test_a_long_text_stops_at_the_steps(writer: SequenceModel) -> None:

@@ -17,7 +17,8 @@ from seqdens.encoders.base import Context, Encoded, Encoder, State
 from seqdens.errors import UsageError
 from seqdens.model import SequenceModel
 from seqdens.styles import Style
-from seqdens.writing import AT_ONCE, Written, attention, steps_for, to_lines, write
+from seqdens.text import steps_for
+from seqdens.writing import AT_ONCE, Written, attention, to_lines, write
 
 PACE = 5
 ALPHABET = " abcdz"
@@ -86,7 +87,7 @@ STYLE = Style(np.column_stack([np.arange(1.0, 11), np.zeros(10), np.arange(10) =
 
 
 def test_all_lines_are_written_in_order() -> None:
-    written = write(typist(skips=False), "abc dab\n\ncab bad\n d", characters=7, seed=1)
+    written = write("abc dab\n\ncab bad\n d", typist(skips=False), characters=7, seed=1)
     assert texts(written) == ["abc dab", "", "cab bad", "d"]
     assert [line.draws for line in written.lines] == [1, 0, 1, 1]
     assert written.bad == []
@@ -101,10 +102,10 @@ def test_all_lines_are_written_in_order() -> None:
 
 def test_a_seed_repeats_and_none_varies() -> None:
     model = typist()
-    once, again, other = (write(model, LONG, seed=seed) for seed in (4, 4, None))
+    once, again, other = (write(LONG, model, seed=seed) for seed in (4, 4, None))
     assert once.seed == 4
     assert again.lines[3].points.tobytes() == once.lines[3].points.tobytes() != other.lines[3].points.tobytes()
-    repeated = write(model, LONG, seed=other.seed)
+    repeated = write(LONG, model, seed=other.seed)
     assert repeated.lines[3].points.tobytes() == other.lines[3].points.tobytes()
 
 
@@ -112,7 +113,7 @@ def test_the_longest_line_is_the_style_of_the_others(monkeypatch: pytest.MonkeyP
     model, streamed = typist(skips=False), []
     stream = model.stream
     monkeypatch.setattr(model, "stream", lambda *args, **given: streamed.append(given) or stream(*args, **given))
-    written = write(model, "abc\nabcdabcd\ndcb", seed=2)
+    written = write("abc\nabcdabcd\ndcb", model, seed=2)
     assert [given["text"] for given in streamed] == [["abcdabcd"], ["abc", "dcb"]]
     assert [given["prime_text"] for given in streamed] == [None, "abcdabcd"]
     assert written.style is not None
@@ -127,7 +128,7 @@ def test_a_style_is_the_hand_of_all_lines(monkeypatch: pytest.MonkeyPatch) -> No
     style = Style(STYLE.points, STYLE.text, units="somewhere")
     stream = model.stream
     monkeypatch.setattr(model, "stream", lambda *args, **given: streamed.append(given) or stream(*args, **given))
-    written = write(model, "abc\nabcd", style=style, seed=2)
+    written = write("abc\nabcd", model, style=style, seed=2)
     assert written.style is style
     assert [(given["text"], given["prime_text"]) for given in streamed] == [(["abc", "abcd"], "ad")]
     assert [line.written.round().tolist() for line in written.lines] == [[PACE] * 3, [PACE] * 4]
@@ -136,12 +137,12 @@ def test_a_style_is_the_hand_of_all_lines(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_style_of_elsewhere_is_brought_into_the_models_units() -> None:
     model = typist(skips=False)
     model.origin = {"dataset": "somewhere"}
-    assert write(model, "abc", style=STYLE, seed=2).style.units == "somewhere"  # type: ignore[union-attr]
+    assert write("abc", model, style=STYLE, seed=2).style.units == "somewhere"  # type: ignore[union-attr]
 
 
 def test_lines_that_skipped_a_letter_are_drawn_again() -> None:
     model = typist()
-    once, often = (write(model, LONG, bias=0, tries=tries, seed=1) for tries in (1, 30))
+    once, often = (write(LONG, model, bias=0, tries=tries, seed=1) for tries in (1, 30))
     assert 2 < len(once.bad) < len(once.lines)
     assert not often.bad
     assert max(line.draws for line in often.lines) > 2
@@ -153,14 +154,14 @@ def test_lines_that_skipped_a_letter_are_drawn_again() -> None:
 
 
 def test_the_best_drawing_is_kept() -> None:
-    scores = [write(typist(), LONG, style=STYLE, bias=0, tries=tries, seed=1) for tries in range(1, 5)]
+    scores = [write(LONG, typist(), style=STYLE, bias=0, tries=tries, seed=1) for tries in range(1, 5)]
     best = np.array([[line.score for line in written.lines] for written in scores])
     assert (np.diff(best, axis=0) >= 0).all()
     assert (best[0] < best[-1]).any()
 
 
 def test_a_line_that_never_ends_ran_away() -> None:
-    written = write(typist(skips=False), "abz\nabc", tries=2, seed=1)
+    written = write("abz\nabc", typist(skips=False), tries=2, seed=1)
     stuck, other = written.lines
     assert (stuck.finished, stuck.draws, stuck.fault, stuck.score) == (False, 2, "ran away", 0)
     assert len(stuck.points) <= steps_for("abz") // 2
@@ -169,7 +170,7 @@ def test_a_line_that_never_ends_ran_away() -> None:
 
 
 def test_without_a_first_line_that_ends_there_is_no_style() -> None:
-    written = write(typist(skips=False), "abzd\nabc", tries=1, seed=1)
+    written = write("abzd\nabc", typist(skips=False), tries=1, seed=1)
     assert written.style is None
     assert [line.fault for line in written.lines] == ["ran away and skipped 'd'", ""]
 
@@ -178,7 +179,7 @@ def test_many_lines_are_batches_of_bounded_size(monkeypatch: pytest.MonkeyPatch)
     model, counts = typist(skips=False), []
     stream = model.stream
     monkeypatch.setattr(model, "stream", lambda count, **given: counts.append(count) or stream(count, **given))
-    written = write(model, "abcd " * 2000, characters=40, seed=1)
+    written = write("abcd " * 2000, model, characters=40, seed=1)
     assert len(written.lines) == 250
     assert counts == [1, AT_ONCE, AT_ONCE, AT_ONCE, 249 - 3 * AT_ONCE]
     assert not written.bad
@@ -186,7 +187,7 @@ def test_many_lines_are_batches_of_bounded_size(monkeypatch: pytest.MonkeyPatch)
 
 def test_progress_rises_to_the_end() -> None:
     told: list[tuple[int, int]] = []
-    write(typist(), LONG, bias=0, tries=3, seed=1, progress=lambda done, total: told.append((done, total)))
+    write(LONG, typist(), bias=0, tries=3, seed=1, progress=lambda done, total: told.append((done, total)))
     done, totals = np.array(told).T
     assert (np.diff(done) >= 0).all()
     assert (np.diff(totals) >= 0).all()
@@ -216,7 +217,7 @@ def test_attention_is_a_share_of_each_point() -> None:
 
 
 def test_a_real_window_scores_what_it_draws(writer: SequenceModel) -> None:
-    written = write(writer, "bad cab dab", characters=3, tries=2, seed=1)
+    written = write("bad cab dab", writer, characters=3, tries=2, seed=1)
     assert texts(written) == ["bad", "cab", "dab"]
     for line in written.lines:
         assert line.finished
@@ -239,9 +240,9 @@ def test_lines_hold_what_the_model_knows(text: str, characters: int, unknown: An
 
 def test_unknown_characters_are_named_at_once() -> None:
     with pytest.raises(UsageError, match="characters 'x' 'é' cannot be written"):
-        write(typist(), "ax\nbé", seed=1)
-    assert texts(write(typist(), "Ça x\nxx\nb", unknown="replace", seed=1)) == ["ca", "", "b"]
-    assert texts(write(typist(), "aébx", unknown="skip", seed=1)) == ["ab"]
+        write("ax\nbé", typist(), seed=1)
+    assert texts(write("Ça x\nxx\nb", typist(), unknown="replace", seed=1)) == ["ca", "", "b"]
+    assert texts(write("aébx", typist(), unknown="skip", seed=1)) == ["ab"]
 
 
 @pytest.mark.parametrize(
@@ -262,16 +263,16 @@ def test_unknown_characters_are_named_at_once() -> None:
 )
 def test_a_silly_argument_is_one_sentence(given: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        write(typist(), **({"text": "abc"} | given))
+        write(**({"text": "abc", "model": typist()} | given))
 
 
 def test_models_that_do_not_write_are_refused(model: SequenceModel) -> None:
     with pytest.raises(UsageError, match=r"stacked-lstm takes no text.*experiment synthesis"):
-        write(model, "abc")
+        write("abc", model)
     with pytest.raises(UsageError, match=r"but the model's are a \(real\)"):
-        write(typist((Column("a", "real"),)), "abc")
+        write("abc", typist((Column("a", "real"),)))
     with pytest.raises(UsageError, match="typist tells no window"):
-        write(typist(window=False), "abc", seed=1)
+        write("abc", typist(window=False), seed=1)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def window(model: Path, text: str, bias: float, seed: int | None, out: Path) -> 
     if len(" ".join(text.split())) > LONGEST:
         raise UsageError(f"--text has {len(text):,} characters, but a line has {LONGEST} at most.")
     loaded = SequenceModel.load(model)
-    written = write(loaded, " ".join(text.split()), characters=LONGEST, bias=bias, seed=seed, tries=1)
+    written = write(" ".join(text.split()), loaded, characters=LONGEST, bias=bias, seed=seed, tries=1)
     line = written.lines[0]
     about = marked(loaded.origin.get("dataset", "unknown data"), loaded.origin.get("synthetic", False))
     fault = f", which {line.fault}" if line.fault else ""

@@ -43,6 +43,11 @@ RUNS = Path("runs")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Of initial weights, data order and samples.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder for prepared data sets.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out; default: the last runs/EXPERIMENT-N.")
+@click.option(
+    "--restartable",
+    is_flag=True,
+    help="Continue the run in --out, or begin it where there is none: for jobs that may be started again.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 def run(
     experiment: str,
@@ -53,6 +58,7 @@ def run(
     out: Path | None,
     cache: Path | None,
     resume: bool,
+    restartable: bool,
     overwrite: bool,
     **given: Any,
 ) -> None:
@@ -61,10 +67,14 @@ def run(
     `seqdens list` names experiments, data sets, encoders and heads; `seqdens show NAME` gives the options of each.
     PART is dataset, encoder, head, training or sampling, as in --set encoder.layers=2.
     """
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other; give one of them.")
+    if resume + restartable + overwrite > 1:
+        raise UsageError("--resume, --restartable and --overwrite exclude each other; give one of them.")
+    again = restartable or distributed.restarted()
+    overwrite = overwrite and not again
     run, resuming = distributed.from_first(
-        lambda: open_run(experiment, out, resume, overwrite, config, preset, data, settings, **given)
+        lambda: open_run(
+            experiment, out, resume or (again and begun(out)), overwrite, config, preset, data, settings, **given
+        )
     )
     carry_out(experiment, run, cache, resuming, overwrite)
 
@@ -101,6 +111,15 @@ def open_run(
         run.check_resumable()
         click.echo(f"There is nothing saved at {run.path} to resume; it starts anew.")
     return run, resuming
+
+
+def begun(out: Path | None) -> bool:
+    """Whether there is a run in `out`, which must be known for a job that is started again to find it."""
+    from seqdens.training.run_folder import Run
+
+    if out is None:
+        raise UsageError("a run that may be started again must be found again: name its folder with --out.")
+    return Run(out).exists
 
 
 def default_folder(experiment: str, resume: bool) -> Path:

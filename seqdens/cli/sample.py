@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-n", "--count", type=click.IntRange(1, 10**6), default=8, show_default=True, help="How many records.")
 @click.option(
-    "--steps", type=click.IntRange(1, 10**6), default=700, show_default=True, help="How many points each, at most."
+    "--steps",
+    type=click.IntRange(1, 10**6),
+    help="How many points each, at most; default: 700, of a text as many as it may need.",
 )
 @click.option(
     "--bias",
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
 def sample(
     model: Path,
     count: int,
-    steps: int,
+    steps: int | None,
     bias: float,
     prime: Path | None,
     precision: Any,

@@ -159,21 +159,21 @@ def write(
     from seqdens.pages.layout import Layout, lay_out
     from seqdens.pages.pen import Pen
     from seqdens.styles import load_style
-    from seqdens.writing import check_writes, write
+    from seqdens.writing import check_writes, shipped, write
 
     check_suffix(out)
     layout = Layout(**_taken(given, "paper", "margin", "line_height", "align", "width"))
     pen = Pen(width=pen_width, colour=colour, variable=variable)
     plotter = Plotter(**_taken(given, "lift", "up", "down", "press", "dwell", "feed", "plunge"))
     text = read_text(text, source)
-    loaded = SequenceModel.load(model or shipped())
+    loaded = SequenceModel.load(model) if model else shipped()
     check_writes(loaded)
     hand = load_style(style, style_text, like=loaded, units=style_units) if style else None
     if hand is None and (style_text or style_units):
         raise UsageError("--style-text and --style-units say what is in --style: give that too.")
     with counting(Console(stderr=True), "Writing") as progress:
         written = write(
-            loaded, text, characters=characters or fitting(layout, hand), style=hand, progress=progress, **given
+            text, loaded, characters=characters or fitting(layout, hand), style=hand, progress=progress, **given
         )
     for number, line in written.bad:
         click.echo(f"Warning: line {number} {line.fault} in {line.draws} tries: {line.text!r}", err=True)
@@ -206,17 +206,6 @@ def read_text(text: str | None, source: str | None) -> str:
         raise DataError(f"{name} is no text in UTF-8 (byte {error.start}); convert it.") from None
     except OSError as error:
         raise DataError(f"cannot read {name!r}: {error.strerror or error}.") from error
-
-
-def shipped() -> Path:
-    """The weights in the package; raises `UsageError` where there are none."""
-    from seqdens.writing import SHIPPED
-
-    if not SHIPPED.is_file():
-        raise UsageError(
-            "this seqdens has no weights of its own: give --model, a run folder of `seqdens run synthesis`."
-        )
-    return SHIPPED
 
 
 def fitting(layout: Layout, style: Style | None) -> int:

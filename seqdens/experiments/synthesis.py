@@ -31,6 +31,27 @@ SYNTHESIS = Experiment(
             },
             "sampling": {"bias": 1.0, "steps": 1200},
         },
+        # The weights that come with seqdens: hands that print and hands that join, lines as long as those of a page.
+        "hour": {
+            "dataset": {
+                "lines": 32000,
+                "writers": 100,
+                "characters": 44,
+                "shortest": 4,
+                "scrambled": 0.3,
+                "variation": 0.5,
+            },
+            "encoder": {"hidden_size": 192, "layers": 2, "window_components": 1},
+            "training": {
+                "epochs": 3,
+                "optimiser": "adam",
+                "learning_rate": 2e-3,
+                "decay": 0.6,
+                "batch_size": 4,
+                "precision": "float32",
+            },
+            "sampling": {"bias": 1.0, "steps": 1800},
+        },
         # The paper's network and optimiser. It states neither batch size nor epochs: those are ours.
         "paper": {
             "encoder": {"hidden_size": 400, "layers": 3, "window_components": 10, "gate_clip": 10.0},
