@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seqdens.errors import UsageError
+from seqdens.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from seqdens.cache import Prepared
@@ -100,7 +100,7 @@ def prepare_with_display(
             component,
             root,
             progress=progress,
-            note=lambda line: console.print(f"Note: {line}", markup=False),
+            note=lambda line: console.print(f"Note: {printable(line)}", markup=False),
             max_skipped=0.0 if strict else MAX_SKIPPED,
             **settings,
         )
@@ -113,12 +113,12 @@ def summarise(prepared: Prepared, stderr: bool = False) -> None:
     from seqdens.datasets.base import SPLITS
 
     about = prepared.provenance
-    name = about.dataset + (" (synthetic)" if about.synthetic else "")
+    name = printable(about.dataset) + (" (synthetic)" if about.synthetic else "")
     counts = ", ".join(f"{len(prepared.split(split)):,} {split}" for split in SPLITS)
     skips = f", {len(prepared.skipped):,} skipped" if prepared.skipped else ""
     points = f"{prepared.starts[-1]:,} points"
-    click.echo(f"{name}: {len(prepared):,} {about.record_name}s ({counts}), {points}{skips}", err=stderr)
+    click.echo(f"{name}: {len(prepared):,} {printable(about.record_name)}s ({counts}), {points}{skips}", err=stderr)
     for skipped in prepared.skipped[:MENTIONED]:
-        click.echo(f"  skipped {skipped.path}: {skipped.reason}", err=stderr)
+        click.echo(printable(f"  skipped {skipped.path}: {skipped.reason}"), err=stderr)
     if len(prepared.skipped) > MENTIONED:
         click.echo(f"  ... and {len(prepared.skipped) - MENTIONED} more, listed in {prepared.path}", err=stderr)

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,6 +21,7 @@ from seqdens.files import replacing
 from seqdens.model import SequenceModel
 
 FORMAT = "seqdens-trainer"
+MOST_PARTS = 10_000_000  # a run of 100,000 epochs has a tenth
 
 
 @dataclass
@@ -65,14 +68,16 @@ def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mappi
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # that a file is odd is said below
+            check_archive(path)
             state = torch.load(path, map_location=model.device, weights_only=True)
+        check_size(state)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"it does not say that it is a {FORMAT}")
         check_same(path, state["identity"], identity)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         set_random_state(state["random"], model.device)
-        return Progress(**state["progress"])
+        return msgspec.convert(asdict(Progress(**state["progress"])), Progress)
     except UsageError:
         raise
     except Exception as error:  # of a file from anywhere, anything may be wrong
@@ -81,6 +86,29 @@ def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mappi
             f"{path} is no trainer state, or a damaged one ({reason}); "
             "start again with --overwrite, or in another folder."
         ) from None
+
+
+def check_archive(path: Path) -> None:
+    """Raises `ValueError` where a file unpacks to more than it holds; `torch.save` packs nothing."""
+    with ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"it unpacks to {size:,} bytes")
+
+
+def check_size(state: Any) -> None:
+    """Raises `ValueError` where `state` is larger than its file: lists in lists, over and over, or repeated numbers."""
+    left, seen = [state], 0
+    while left:
+        each = left.pop()
+        inner = [*each.keys(), *each.values()] if isinstance(each, dict) else each
+        seen += len(inner) if isinstance(inner, list | tuple | set) else 1
+        if seen > MOST_PARTS:
+            raise ValueError(f"it has more than {MOST_PARTS:,} parts")
+        if isinstance(inner, list | tuple | set):
+            left += inner
+        elif isinstance(each, Tensor) and each.nbytes > each.untyped_storage().nbytes():
+            raise ValueError(f"a tensor of shape {tuple(each.shape)} has {each.untyped_storage().nbytes()} bytes")
 
 
 def check_same(path: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
