@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -21,7 +22,6 @@ from seqdens.files import replacing
 from seqdens.model import SequenceModel
 
 FORMAT = "seqdens-trainer"
-MOST_PARTS = 10_000_000  # a run of 100,000 epochs has a tenth
 
 
 @dataclass
@@ -70,7 +70,8 @@ def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mappi
         with warnings.catch_warnings(action="ignore"):  # that a file is odd is said below
             check_archive(path)
             state = torch.load(path, map_location=model.device, weights_only=True)
-        check_size(state)
+        if parts_of(state, {}) > path.stat().st_size:
+            raise ValueError("it holds the same over and over")
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"it does not say that it is a {FORMAT}")
         check_same(path, state["identity"], identity)
@@ -96,19 +97,23 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"it unpacks to {size:,} bytes")
 
 
-def check_size(state: Any) -> None:
-    """Raises `ValueError` where `state` is larger than its file: lists in lists, over and over, or repeated numbers."""
-    left, seen = [state], 0
-    while left:
-        each = left.pop()
-        inner = [*each.keys(), *each.values()] if isinstance(each, dict) else each
-        seen += len(inner) if isinstance(inner, list | tuple | set) else 1
-        if seen > MOST_PARTS:
-            raise ValueError(f"it has more than {MOST_PARTS:,} parts")
-        if isinstance(inner, list | tuple | set):
-            left += inner
-        elif isinstance(each, Tensor) and each.nbytes > each.untyped_storage().nbytes():
-            raise ValueError(f"a tensor of shape {tuple(each.shape)} has {each.untyped_storage().nbytes()} bytes")
+def parts_of(state: Any, known: dict[int, float]) -> float:
+    """How many parts `state` has, those counted again that stand in it again; a text is one for each 100 characters.
+
+    `known` has those of lists and the like by their `id`; what holds itself has no end. Raises `ValueError` for a
+    tensor that is larger than its numbers.
+    """
+    if isinstance(state, Tensor) and state.nbytes > state.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of shape {tuple(state.shape)} has {state.untyped_storage().nbytes()} bytes")
+    if isinstance(state, str | bytes):
+        return 1 + len(state) / 100
+    if not isinstance(state, dict | list | tuple | set):
+        return 1
+    if id(state) not in known:
+        known[id(state)] = math.inf
+        inner = [*state.keys(), *state.values()] if isinstance(state, dict) else state
+        known[id(state)] = 1 + sum(parts_of(each, known) for each in inner)
+    return known[id(state)]
 
 
 def check_same(path: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
