@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seqdens.errors import UsageError
+from seqdens.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from seqdens.cache import Prepared
@@ -116,7 +116,7 @@ def prepare_with_display(
             component,
             root,
             progress=progress,
-            note=lambda line: console.print(f"Note: {line}", markup=False),
+            note=lambda line: console.print(f"Note: {printable(line)}", markup=False),
             max_skipped=0.0 if strict else MAX_SKIPPED,
             **settings,
         )
@@ -129,14 +129,14 @@ def summarise(prepared: Prepared, stderr: bool = False) -> None:
     from seqdens.datasets.base import SPLITS
 
     about = prepared.provenance
-    name = about.dataset + (" (synthetic)" if about.synthetic else "")
+    name = printable(about.dataset) + (" (synthetic)" if about.synthetic else "")
     counts = ", ".join(f"{len(prepared.split(split)):,} {split}" for split in SPLITS)
     name += f", shard {about.shard}" if about.shard else ""
     skipped = prepared.skipped
     skips = f", {len(skipped):,} skipped" if skipped else ""
     points = f"{prepared.points:,} points"
-    click.echo(f"{name}: {len(prepared):,} {about.record_name}s ({counts}), {points}{skips}", err=stderr)
+    click.echo(f"{name}: {len(prepared):,} {printable(about.record_name)}s ({counts}), {points}{skips}", err=stderr)
     for each in skipped[:MENTIONED]:
-        click.echo(f"  skipped {each.path}: {each.reason}", err=stderr)
+        click.echo(printable(f"  skipped {each.path}: {each.reason}"), err=stderr)
     if len(skipped) > MENTIONED:
         click.echo(f"  ... and {len(skipped) - MENTIONED} more, listed in {prepared.path}", err=stderr)

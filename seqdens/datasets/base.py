@@ -53,6 +53,8 @@ def check_columns(owner: str, columns: Sequence[Column]) -> None:
     for column in columns:
         if names.count(column.name) > 1:
             raise UsageError(f"{owner} has {names.count(column.name)} columns {column.name!r}, but names must differ.")
+        if not column.name.isprintable():
+            raise UsageError(f"{owner} has a column {column.name!r}, but a name must have no control characters.")
         if column.kind not in ("real", "binary", "category"):
             raise UsageError(
                 f"column {column.name!r} of {owner} is {column.kind!r}, but must be 'real', 'binary' or 'category'."

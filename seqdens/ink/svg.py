@@ -20,6 +20,7 @@ from seqdens.ink.xml import read_root, tag
 
 CURVE = 24  # chords of a curve: far finer than the points that a pen's way is resampled to
 MOST_POINTS = 500_000  # of a drawing
+MOST_MOVES = 100_000  # of a path
 
 _NUMBER = re.compile(r"[\s,]*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 _FLAG = re.compile(r"[\s,]*([01])")
@@ -107,8 +108,8 @@ def path_strokes(data: str) -> list[np.ndarray]:
         points = [origin + complex(x, y) for x, y in zip(values[::2], values[1::2], strict=False)]
         if letter == "m":
             start = position = control = points[0]
-            if len(strokes) == MOST_POINTS:
-                raise ValueError(f"a path has more than {MOST_POINTS:,} moves")
+            if len(strokes) == MOST_MOVES:
+                raise ValueError(f"a path has more than {MOST_MOVES:,} moves")
             strokes.append([np.array([start])])
             before = letter
             continue

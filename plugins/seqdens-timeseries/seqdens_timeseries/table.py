@@ -9,6 +9,7 @@ import codecs
 import csv
 import json
 import math
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -20,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from seqdens import Column, DataError, Dataset, Record, Skipped, Source, UsageError, npz
+from seqdens.files import check_file
 from seqdens_timeseries.splits import SHARES, Split, digest, split_of
 
 Categories = int | tuple[str, ...]  # how many there are, or their texts
@@ -142,6 +144,7 @@ class Table(Dataset):
         (path,) = source.paths
         seen: set[str] = set()
         try:
+            check_file(path, self.root, sys.maxsize)
             for name, rows in groupby(self._rows(path, source.name), attrgetter("id")):
                 yield self._sequence(source.name, name, list(rows), again=name in seen)
                 seen.add(name)
@@ -193,6 +196,7 @@ class Table(Dataset):
     def _fault(self, path: Path) -> str:
         """Why nothing can be read from a file, if that is so."""
         try:
+            check_file(path, self.root, sys.maxsize)
             self._check(self._header(path))
         except UNREADABLE as error:
             return sentence(error)
