@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from zipfile import BadZipFile
 
 from seqdens.errors import DataError
 from seqdens.interrupts import uninterrupted
+
+LARGEST = 1 << 24  # bytes of a file of a data set of many: a line, a signature
 
 _UNREADABLE = (
     ValueError,
@@ -69,3 +72,23 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     except _UNREADABLE as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(f"cannot load {str(path)!r}: {reason}; {advice}.") from error
+
+
+def check_file(path: Path, folder: Path, largest: int = LARGEST) -> None:
+    """Raises `ValueError` with the reason where a file of a data set is not to be read.
+
+    That is a link out of `folder`, as an archive may hold it; what is no regular file, such as a pipe, which may never
+    end; and more than `largest` bytes. `folder` itself may be a link.
+    """
+    try:
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            if path != folder and not path.resolve().is_relative_to(folder.resolve()):
+                raise ValueError("is a link that leads out of the folder; copy the file to where the link is")
+            found = os.stat(path)
+    except (OSError, RuntimeError) as error:  # a link may lead to itself
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("is no regular file")
+    if found.st_size > largest:
+        raise ValueError(f"is larger than {largest >> 20} MiB")

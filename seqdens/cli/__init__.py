@@ -13,7 +13,7 @@ import click
 
 from seqdens.components import CORE, registry
 from seqdens.distributed import first_alone_prints, join
-from seqdens.errors import SeqdensError
+from seqdens.errors import SeqdensError, printable
 from seqdens.interrupts import Terminated, heeding_sigterm
 from seqdens.registry import Provider
 from seqdens.version import __version__
@@ -115,7 +115,7 @@ class Commands(click.Group):
         except OSError as error:
             if self.debug:
                 traceback.print_exc()
-            place = f"{error.filename}: " if error.filename is not None else ""
+            place = f"{printable(str(error.filename))}: " if error.filename is not None else ""
             click.echo(f"Error: {place}{error.strerror or error}.", err=True)
             sys.exit(1)
 
@@ -141,7 +141,8 @@ def cli() -> None:
 
 def main() -> None:
     """The console command `seqdens`; of processes that `torchrun` started the first alone prints."""
-    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"  # no line of a program is of help here
+    # no line of a program is of help here
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {printable(str(message))}\n"
     join()
     try:
         with heeding_sigterm(), first_alone_prints():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ import tomli_w
 
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing, writing
+from seqdens.registry import one_line
 
 FILES = (
     "config.toml",
@@ -29,6 +31,9 @@ FILES = (
     "samples.csv",
     "loss.png",
 )
+LARGEST_CONFIG = 1 << 20  # bytes
+DEEPEST = 32  # parts of a key, a.b.c
+DEEP_KEY = re.compile(rb"(?:\.[ \t]*(?:[\w-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*){%d}" % DEEPEST)
 LOCK = ".lock"  # there while a run is using the folder, and after a run that was killed
 
 
@@ -127,11 +132,15 @@ class Run:
             temporary.write_text(tomli_w.dumps(without_none(self.config)), encoding="utf-8")
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """One row an epoch."""
+        """One row an epoch; raises `DataError` for a file of something else."""
         if not self.metrics.exists():
             return []
-        with self.metrics.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            with self.metrics.open(newline="") as file:
+                header, *rows = [*csv.reader(file)] or [[]]
+            return [dict(zip(header, map(float, row), strict=True)) for row in rows]
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"{self.metrics} holds no losses of a run ({one_line(error)}).") from None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         with replacing(self.metrics) as temporary, temporary.open("w", newline="") as file:
@@ -168,11 +177,17 @@ def held(file: BinaryIO, path: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """A configuration file as nested dictionaries; raises `DataError` naming the file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_CONFIG + 1)
+        if len(content) > LARGEST_CONFIG:
+            raise ValueError(f"it is larger than {LARGEST_CONFIG >> 20} MiB")
+        if DEEP_KEY.search(content):  # whose time would grow with the square of its length
+            raise ValueError(f"a key has more than {DEEPEST} parts")
+        return tomllib.loads(content.decode())
     except FileNotFoundError:
         raise DataError(f"there is no configuration file {path}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError(f"{path} is no TOML file ({error}).") from None
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise DataError(f"{path} is no TOML file ({' '.join(str(error).split())}).") from None
 
 
 def without_none(config: dict[str, Any]) -> dict[str, Any]:
