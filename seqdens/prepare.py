@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -198,7 +199,7 @@ def _in_processes(
             "give it only attributes that can be pickled, or use one worker."
         ) from error
     context = multiprocessing.get_context("fork" if FORK else None)
-    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    pool = ProcessPoolExecutor(workers, context, _begin_worker)
     pending: deque[Future[list[Record | Skipped]]] = deque()
     try:
         for source in sources:
@@ -217,6 +218,17 @@ def _in_processes(
     finally:
         with uninterrupted():
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """A process that reads ends at once on an interrupt, and with the one that started it, should that be killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(process: Any) -> None:
+    process.join()
+    os._exit(1)
 
 
 def read_offsets(data: Dataset, source: Source) -> list[Record | Skipped]:
