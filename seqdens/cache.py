@@ -7,15 +7,15 @@ The layout is `docs/cache-format.md`. Equal input gives equal bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, overload
 
 import h5py
 import numpy as np
-from h5py import h5f, h5g, h5p
+from h5py import h5f, h5fd, h5g, h5p
 
 from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split
 from seqdens.errors import DataError, UsageError
@@ -224,17 +224,49 @@ def _read_provenance(file: h5py.File) -> Provenance:
     return Provenance(**{name: _plain(file.attrs[name]) for name in Provenance._fields})
 
 
-def _create(path: Path) -> h5py.File:
+@contextmanager
+def _create(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file of empty groups, without time stamps, and with checksums without which damage can crash HDF5."""
     creation, access, group = (h5p.create(kind) for kind in (h5p.FILE_CREATE, h5p.FILE_ACCESS, h5p.GROUP_CREATE))
     creation.set_obj_track_times(False)
     group.set_obj_track_times(False)
     access.set_alignment(1, ALIGNMENT)
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
-    file = h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, creation, access))
-    for name in ("skipped", *STRINGS):
-        h5g.create(file.id, name.encode(), gcpl=group)
-    return file
+    with _Output(path) as output:
+        access.set_fileobj_driver(h5fd.fileobj_driver, output)
+        with h5py.File(h5f.create(b"of no driver", h5f.ACC_TRUNC, creation, access)) as file:
+            for name in ("skipped", *STRINGS):
+                h5g.create(file.id, name.encode(), gcpl=group)
+            yield file
+        if output.error:
+            raise output.error
+
+
+class _Output(FileIO):
+    """A new file whose first error of writing is kept in mind: told of it, HDF5 may crash when it closes the file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        with self._keeping_error():
+            while rest and not self.error:
+                rest = rest[super().write(rest) :]
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._keeping_error():
+            return super().truncate(size)
+        return size or 0
+
+    @contextmanager
+    def _keeping_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
 
 
 def _stored(value: Any) -> Any:

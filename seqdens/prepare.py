@@ -28,6 +28,7 @@ from seqdens.components import CORE
 from seqdens.components import dataset as dataset_component
 from seqdens.datasets.base import SPLITS, Column, Dataset, Record, Skipped, Source, check_columns
 from seqdens.errors import DataError, SeqdensError
+from seqdens.files import clear_leftovers
 from seqdens.interrupts import uninterrupted
 from seqdens.offsets import to_offsets
 from seqdens.registry import Component, one_line
@@ -92,6 +93,7 @@ def prepare(
         data.record_name,
     )
     path = cache_folder(folder) / f"{component.name}-{_digest(wanted.options)[:12]}.h5"
+    clear_leftovers(path)
     prepared = None if rebuild else _up_to_date(path, wanted, note)
     if prepared is not None:
         if component.provider.owner != CORE and _changed_since(path, type(data)):

@@ -76,7 +76,7 @@ class Commands:
     def run(self, *args: str, fault: Fault | None = None, clock: bool = False) -> Command:
         """The command, ended or stopped."""
         command = self.start(*args, fault=fault, clock=clock)
-        command.wait()
+        command.wait(stopped=bool(fault) and fault.signal == signal.SIGSTOP)
         return command
 
     def ask(self, question: dict[str, Any]) -> str:
@@ -93,8 +93,9 @@ class Command:
         self.process, self.log, self.commands = process, log, commands
         self.status: int | None = None
 
-    def wait(self) -> int:
-        self.status = int(self.commands.ask({"wait": self.process}))
+    def wait(self, *, stopped: bool = False) -> int:
+        """Until it has ended, or is `stopped`."""
+        self.status = int(self.commands.ask({"wait": self.process, "stopped": stopped}))
         return self.status
 
     def send(self, number: int) -> None:
@@ -118,8 +119,8 @@ class Command:
         return [int(line.split()[1][:-1]) for line in self.said.splitlines() if line.startswith("epoch ")]
 
     def gone(self) -> bool:
-        """Whether no process of its session lives a few seconds later, those that it had forked neither."""
-        deadline = time.monotonic() + 10
+        """Whether no process of its session is left soon after, those that it had forked neither."""
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 os.killpg(self.process, 0)
@@ -138,7 +139,7 @@ def serve() -> None:
     for line in sys.stdin:
         call = json.loads(line)
         if "wait" in call:
-            status = os.waitpid(call["wait"], os.WUNTRACED)[1]
+            status = os.waitpid(call["wait"], os.WUNTRACED * call["stopped"])[1]
             print(-os.WSTOPSIG(status) if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status), flush=True)
             continue
         process = os.fork()

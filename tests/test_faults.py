@@ -71,7 +71,8 @@ def test_a_run_that_is_killed_again_and_again(here: Any, ends: Any) -> None:
         Fault("os.mkdir out/.best.*"),  # the first epoch's state is there, its weights are not
         Fault("os.rename out/last.*"),
         Fault("os.mkdir out/.trainer.pt.*", 2, most=1000),
-        Fault("os.rename out/metrics.csv", 2),  # the last epoch's
+        Fault("os.mkdir out/.best.*", 2),  # the last epoch's
+        Fault("os.rename out/metrics.csv"),
         Fault("os.rename out/loss.png"),
         Fault("os.rmdir out/.samples.svg.*"),
     ):
@@ -89,9 +90,11 @@ def test_a_file_is_cut_short_by_such_a_limit(here: Any) -> None:
     assert [path.stat().st_size for path in here.folder.glob("out/.trainer.pt.*/trainer.pt")] == [1000]
 
 
-@pytest.mark.parametrize("most", [None, 1000])
-def test_a_prepare_that_is_killed(here: Any, ends: Any, most: int | None) -> None:
-    killed = here.run(*PREPARE, fault=Fault("write cache/*/states", most=most))
+@pytest.mark.parametrize(
+    ("at", "most"), [("write cache/*/states", None), ("write cache/*/states", 1000), ("os.rmdir cache/*", None)]
+)
+def test_a_prepare_that_is_killed(here: Any, ends: Any, at: str, most: int | None) -> None:
+    killed = here.run(*PREPARE, fault=Fault(at, most=most))
     assert killed.status == -(signal.SIGXFSZ if most else signal.SIGKILL), killed.said
     assert FAULTS.leftovers(here.folder)
     ends(PREPARE)
