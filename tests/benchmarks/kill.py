@@ -2,7 +2,7 @@
 
 Of a small command each (`tests/faults.py`): killed before every operation on its files; in the midst of every file,
 after a random number of bytes; after random times, again and again until it is done; and, where a disk can be mounted
-(on Linux under `unshare -rm`), on disks of all sizes at which something fails. After each of these, what is under its
+(on Linux under `unshare -rm`), on disks of ever more bytes for as long as it fails. After each of these, what is under its
 own name must be whole, and the same command, run once more, must end with the files of one that nothing happened to,
 without leftovers, and without doing an epoch again that was said to be finished.
 
@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults import PREPARE, RUN, Command, Commands, Fault, check_whole, contents, emptied, leftovers, serving
 
-SMALLEST = 4096  # bytes, by which a disk is made smaller
+STEP = 8192  # bytes, by which the disks differ
 
 
 class Campaign:
@@ -52,6 +52,7 @@ class Campaign:
     def happened(self, kind: str, command: Command) -> None:
         """Counts it, and looks at what it left."""
         self.counts[kind] += 1
+        print(f"\r{sum(self.counts.values())}", end="", file=sys.stderr, flush=True)
         self.epochs += command.epochs
         self.expect(command.gone(), f"{kind}: a process is left")
         self.attempt(kind, lambda: check_whole(self.folder, self.epochs))
@@ -154,7 +155,7 @@ def on_small_disks(campaign: Campaign) -> None:
         campaign.expect(not leftovers(campaign.folder), f"{kind}, {free}: {leftovers(campaign.folder)}")
         campaign.happened(kind, failed)
         campaign.end(f"{kind}, {free}")
-        free += SMALLEST
+        free += STEP
     subprocess.run(["umount", str(campaign.folder)], check=True)
 
 
@@ -168,10 +169,10 @@ def main(chances: int = 200, seed: int = 0) -> int:
         for args in (PREPARE, RUN):
             start = time.monotonic()
             campaign = Campaign(commands, args)
-            at_every_place(campaign)
-            in_every_file(campaign, chance)
             by_chance(campaign, chance, chances // 2)
+            in_every_file(campaign, chance)
             on_small_disks(campaign)
+            at_every_place(campaign)
             print(f"{args[0]}, {time.monotonic() - start:.0f} s: {sum(campaign.counts.values())} times")
             for kind, count in campaign.counts.items():
                 print(f"  {count:4} {kind}")
