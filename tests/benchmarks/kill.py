@@ -1,12 +1,12 @@
-"""`prepare` and `run` killed hundreds of times, at every place and by chance, and on disks that are ever less full.
+"""`prepare` or `run` killed hundreds of times, at every place and by chance, and on disks that are ever less full.
 
-Of a small command each (`tests/faults.py`): killed before every operation on its files; in the midst of every file,
-after a random number of bytes; after random times, again and again until it is done; and, where a disk can be mounted
-(on Linux under `unshare -rm`), on disks of ever more bytes for as long as it fails. After each of these, what is under its
+Of a small command (`tests/faults.py`): killed after random times, again and again; in the midst of every file, after a
+random number of bytes; before every operation on its files, or every so many; and, where a disk can be mounted (on
+Linux under `unshare -rm`), on disks of ever more bytes for as long as it fails. After each of these, what is under its
 own name must be whole, and the same command, run once more, must end with the files of one that nothing happened to,
 without leftovers, and without doing an epoch again that was said to be finished.
 
-`unshare -rm python tests/benchmarks/kill.py [CHANCES] [SEED]`; by default 200 kills by chance, and seed 0.
+`unshare -rm python tests/benchmarks/kill.py prepare|run [CHANCES] [EVERY] [SEED]`; by default 100 kills by chance.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Campaign:
             print(f"WRONG: {otherwise}", flush=True)
 
 
-def at_every_place(campaign: Campaign) -> None:
-    for number, operation in enumerate(campaign.operations, 1):
+def at_every_place(campaign: Campaign, every: int) -> None:
+    for number, operation in list(enumerate(campaign.operations, 1))[::every]:
         campaign.begin()
         killed = campaign.commands.run(*campaign.args, fault=Fault(number=number))
         campaign.expect(killed.status == -signal.SIGKILL, f"{operation}: {killed.said}")
@@ -163,23 +163,20 @@ def resize(folder: Path, size: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
 
-def main(chances: int = 200, seed: int = 0) -> int:
-    chance, wrong = random.Random(seed), 0
-    with tempfile.TemporaryDirectory() as name, serving(Path(name) / "here", Path(name)) as commands:
-        for args in (PREPARE, RUN):
-            start = time.monotonic()
-            campaign = Campaign(commands, args)
-            by_chance(campaign, chance, chances // 2)
-            in_every_file(campaign, chance)
-            on_small_disks(campaign)
-            at_every_place(campaign)
-            print(f"{args[0]}, {time.monotonic() - start:.0f} s: {sum(campaign.counts.values())} times")
-            for kind, count in campaign.counts.items():
-                print(f"  {count:4} {kind}")
-            wrong += len(campaign.wrong)
-    print(f"{wrong} went wrong")
-    return int(wrong > 0)
+def main(name: str, chances: int = 100, every: int = 1, seed: int = 0) -> int:
+    chance, start = random.Random(seed), time.monotonic()
+    with tempfile.TemporaryDirectory() as top, serving(Path(top) / "here", Path(top)) as commands:
+        campaign = Campaign(commands, {"prepare": PREPARE, "run": RUN}[name])
+        by_chance(campaign, chance, chances)
+        in_every_file(campaign, chance)
+        at_every_place(campaign, every)
+        on_small_disks(campaign)
+    print(f"{name}, {time.monotonic() - start:.0f} s: {sum(campaign.counts.values())} times")
+    for kind, count in campaign.counts.items():
+        print(f"  {count:4} {kind}")
+    print(f"{len(campaign.wrong)} went wrong")
+    return int(bool(campaign.wrong))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))
