@@ -6,7 +6,8 @@ Linux under `unshare -rm`), on disks of ever more bytes for as long as it fails.
 own name must be whole, and the same command, run once more, must end with the files of one that nothing happened to,
 without leftovers, and without doing an epoch again that was said to be finished.
 
-`unshare -rm python tests/benchmarks/kill.py prepare|run [CHANCES] [EVERY] [SEED]`; by default 100 kills by chance.
+`unshare -rm python tests/benchmarks/kill.py prepare|run [CHANCES] [EVERY] [SEED]`; by default 100 kills by chance;
+Ctrl-C ends it early.
 """
 
 from __future__ import annotations
@@ -167,10 +168,11 @@ def main(name: str, chances: int = 100, every: int = 1, seed: int = 0) -> int:
     chance, start = random.Random(seed), time.monotonic()
     with tempfile.TemporaryDirectory() as top, serving(Path(top) / "here", Path(top)) as commands:
         campaign = Campaign(commands, {"prepare": PREPARE, "run": RUN}[name])
-        by_chance(campaign, chance, chances)
-        in_every_file(campaign, chance)
-        at_every_place(campaign, every)
-        on_small_disks(campaign)
+        with suppress(KeyboardInterrupt):
+            by_chance(campaign, chance, chances)
+            in_every_file(campaign, chance)
+            on_small_disks(campaign)
+            at_every_place(campaign, every)
     print(f"{name}, {time.monotonic() - start:.0f} s: {sum(campaign.counts.values())} times")
     for kind, count in campaign.counts.items():
         print(f"  {count:4} {kind}")
