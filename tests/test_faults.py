@@ -129,18 +129,14 @@ def test_a_disk_that_is_full_for_a_prepare(here: Any, ends: Any) -> None:
 
 def test_a_run_s_folder_that_vanishes_and_comes_back(here: Any, ends: Any) -> None:
     out, elsewhere = here.folder / "out", here.folder / "elsewhere"
-    for at, error in (
-        (
-            "os.rename out/metrics.csv",
-            "cannot write 'out/metrics.csv': No such file or directory; choose another place.",
-        ),
-        (
-            "os.rmdir out/.metrics.csv.*",
-            "out was deleted, moved or replaced while the run was using it; put it back and go on with --resume, "
-            "or start again.",
-        ),
+    unwritten = "cannot write 'out/metrics.csv': No such file or directory; choose another place."
+    gone = "out was deleted, moved or replaced while the run was using it; put it back and go on with --resume"
+    for error, *place in (
+        (unwritten, "os.rename out/metrics.csv"),
+        (f"{gone}, or start again.", "os.rmdir out/.metrics.csv.*"),
+        (f"{gone}, or start again.", "os.rmdir out/.metrics.csv.*", 3),  # after the last epoch
     ):
-        stopped = here.run(*RUN, fault=Fault(at, signal=signal.SIGSTOP))
+        stopped = here.run(*RUN, fault=Fault(*place, signal=signal.SIGSTOP))
         assert stopped.status == -signal.SIGSTOP
         out.rename(elsewhere)
         stopped.send(signal.SIGCONT)
