@@ -7,15 +7,13 @@ follow each other.
 
 from __future__ import annotations
 
-import errno
 import json
 import mmap
-import os
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import closing, contextmanager
 from functools import reduce
+from io import FileIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, overload
@@ -23,7 +21,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, overload
 import h5py
 import msgspec
 import numpy as np
-from h5py import h5f, h5g, h5p
+from h5py import h5f, h5fd, h5g, h5p
 
 from seqdens import hdf5
 from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split, check_columns
@@ -322,7 +320,7 @@ def write(
         check_skipped(provenance.dataset, spool.records, spool.skipped, spool.first_skipped, max_skipped)
         if not provenance.shard:
             check_any(provenance.dataset, spool.records)
-        with _created(temporary) as file:
+        with _create(temporary) as file:
             spool.write(file)
             if provenance.shard:
                 file["moments"] = np.frombuffer(spool.moments.to_json().encode(), np.uint8)
@@ -357,32 +355,49 @@ def _read_provenance(file: hdf5.File) -> Provenance:
 
 
 @contextmanager
-def _created(path: Path) -> Iterator[h5py.File]:
-    """A new file, closed afterwards; raises `OSError` where that fails, too, as on a full disk."""
-    file = _create(path)
-    try:
-        yield file
-    finally:
-        try:
-            file.close()
-        except RuntimeError as error:  # HDF5's, with the system's number in its text
-            found = re.search(r"errno = (\d+)", str(error))
-            raise OSError(int(found[1]) if found else errno.EIO, str(error)) from error
-
-
-def _create(path: Path) -> h5py.File:
+def _create(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file of empty groups, without time stamps, and with checksums without which damage can crash HDF5."""
     creation, access, group = (h5p.create(kind) for kind in (h5p.FILE_CREATE, h5p.FILE_ACCESS, h5p.GROUP_CREATE))
     creation.set_obj_track_times(False)
     creation.set_attr_phase_change(MOST_ATTRIBUTES, 0)  # all in the header of the root, where `hdf5` reads them
     group.set_obj_track_times(False)
     access.set_alignment(1, ALIGNMENT)
-    access.set_sieve_buf_size(0)  # what is written late and fails, as on a full disk, can crash HDF5
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
-    file = h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, creation, access))
-    for name in ("skipped", *STRINGS):
-        h5g.create(file.id, name.encode(), gcpl=group)
-    return file
+    with _Output(path) as output:
+        access.set_fileobj_driver(h5fd.fileobj_driver, output)
+        with h5py.File(h5f.create(b"of no driver", h5f.ACC_TRUNC, creation, access)) as file:
+            for name in ("skipped", *STRINGS):
+                h5g.create(file.id, name.encode(), gcpl=group)
+            yield file
+        if output.error:
+            raise output.error
+
+
+class _Output(FileIO):
+    """A new file whose first error of writing is kept in mind: told of it, HDF5 may crash when it closes the file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        with self._keeping_error():
+            while rest and not self.error:
+                rest = rest[super().write(rest) :]
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._keeping_error():
+            return super().truncate(size)
+        return size or 0
+
+    @contextmanager
+    def _keeping_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
 
 
 def _stored(value: Any) -> Any:

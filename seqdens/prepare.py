@@ -21,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from seqdens.components import CORE
 from seqdens.components import dataset as dataset_component
 from seqdens.datasets.base import SPLITS, Column, Dataset, Record, Skipped, Source, check_columns
 from seqdens.errors import DataError, SeqdensError
+from seqdens.files import clear_leftovers
 from seqdens.interrupts import uninterrupted
 from seqdens.offsets import to_offsets
 from seqdens.registry import Component, one_line
@@ -88,6 +90,7 @@ def prepare(
         shard = None
     if shard and max_skipped:
         max_skipped = 1.0  # what share of all cannot be read is known when all shards are there
+    clear_leftovers(plan.path(shard))
     prepared = None if rebuild else plan.find(shard, note)
     if prepared is not None:
         if component.provider.owner != CORE and _changed_since(prepared.path, type(plan.data)):
@@ -276,7 +279,7 @@ def _in_processes(
             "give it only attributes that can be pickled, or use one worker."
         ) from error
     context = multiprocessing.get_context("fork" if FORK else None)
-    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    pool = ProcessPoolExecutor(workers, context, _begin_worker)
     pending: deque[Future[list[Record | Skipped]]] = deque()
     try:
         for source in sources:
@@ -295,6 +298,17 @@ def _in_processes(
     finally:
         with uninterrupted():
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """A process that reads ends at once on an interrupt, and with the one that started it, should that be killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(process: Any) -> None:
+    process.join()
+    os._exit(1)
 
 
 def read_offsets(data: Dataset, source: Source) -> list[Record | Skipped]:

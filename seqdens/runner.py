@@ -50,6 +50,7 @@ def train_and_sample(
         events.run_started(run=run)
         try:
             history = fit()
+            run.check_held()
             plot_history(run.path / "loss.png", history)
             events.samples_drawn(run=run, paths=draw_samples(run, model, config, texts))
             events.run_finished(run=run, metrics=history[-1] if history else {})

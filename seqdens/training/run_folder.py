@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +14,7 @@ from typing import Any, BinaryIO
 import tomli_w
 
 from seqdens.errors import DataError, UsageError
-from seqdens.files import replacing, writing
+from seqdens.files import LOCK, clear_leftovers, hold, is_at, replacing, writing
 from seqdens.registry import one_line
 
 FILES = (
@@ -34,7 +32,6 @@ FILES = (
 LARGEST_CONFIG = 1 << 20  # bytes
 DEEPEST = 32  # parts of a key, a.b.c
 DEEP_KEY = re.compile(rb"(?:\.[ \t]*(?:[\w-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*){%d}" % DEEPEST)
-LOCK = ".lock"  # there while a run is using the folder, and after a run that was killed
 
 
 @dataclass
@@ -43,6 +40,7 @@ class Run:
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
+    _lock: BinaryIO | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def exists(self) -> bool:
@@ -107,21 +105,32 @@ class Run:
         be written.
         """
         self._check_folder()
-        path = self.path / LOCK
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
-        with file:
-            if not held(file, path):
-                raise UsageError(
-                    f"{self.path}: another run is using it; wait until it has ended, or choose another folder (--out)."
-                )
+            self._lock = hold(self.path)
+        if not self._lock:
+            raise UsageError(
+                f"{self.path}: another run is using it; wait until it has ended, or choose another folder (--out)."
+            )
+        with self._lock:
             try:
+                for name in FILES:
+                    clear_leftovers(self.path / name)
                 self.check_resumable() if resume else self.start(overwrite=overwrite)
                 yield
             finally:
                 with suppress(OSError):  # Windows keeps a file that is open
-                    path.unlink()
+                    if is_at(self._lock, self.path / LOCK):
+                        (self.path / LOCK).unlink()
+                self._lock = None
+
+    def check_held(self) -> None:
+        """Raises `DataError` where the folder that was opened is gone, or another is in its place: nothing is its."""
+        if self._lock and not is_at(self._lock, self.path / LOCK):
+            raise DataError(
+                f"{self.path} was deleted, moved or replaced while the run was using it; put it back and go on with "
+                "--resume, or start again."
+            )
 
     def _check_folder(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -154,24 +163,6 @@ class Run:
             writer = csv.writer(file)
             writer.writerow(("step", "record"))
             writer.writerows(rows)
-
-
-def held(file: BinaryIO, path: Path) -> bool:
-    """Holds the open `file` until it is closed; False where somebody else does, or has just deleted it from `path`."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, PermissionError, FileNotFoundError):
-        return False
-    except OSError:  # there are no locks
-        return True
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -177,8 +177,13 @@ class _Fit:
                 f"{run.path} has begun epoch {begun} already; training.epochs is {self.options.epochs}, "
                 f"but must be at least {begun} to go on."
             )
-        if self.run and run.config:
-            run.write_config()  # not before the state is seen to fit it
+        at_best = not self.progress.batch and 0 < self.progress.best_epoch == self.progress.epoch
+        if at_best:
+            self._keep_best()
+        if self.run:  # not before the state is seen to fit it
+            if run.config:
+                run.write_config()
+            self._write_weights(at_best)  # which a kill while saving may have kept from being written
 
     def _align(self) -> None:
         """All ranks start from the first one's weights; raises `DataError` where something else is not as there."""
@@ -368,7 +373,7 @@ class _Fit:
         better = watched < progress.best
         if better:
             progress.best, progress.best_epoch = watched, progress.epoch
-            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self._keep_best()
         self._save(best=better)
         if self.events:
             self.events.epoch_finished(run=self.run, metrics=metrics)
@@ -378,15 +383,24 @@ class _Fit:
         self._check("largest weight", get_total_norm(self.parameters, torch.inf).item())
         distributed.exchange(lambda: self._write(best))
 
+    def _keep_best(self) -> None:
+        self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
     def _write(self, best: bool) -> None:
+        """The state first: the others can be had from it."""
         if not self.run:
             return
+        self.run.check_held()
+        checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress, self._identity())
+        self._write_weights(best)
+
+    def _write_weights(self, best: bool) -> None:
+        assert self.run
         if best:
             self.model.save(self.run.best)
         self.model.save(self.run.last)
         if self.progress.history:
             self.run.write_metrics(self.progress.history)
-        checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress, self._identity())
 
 
 def _sum(shares: list[Likelihood]) -> Likelihood:
