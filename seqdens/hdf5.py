@@ -52,13 +52,17 @@ class Bytes:
     """Bytes that are read from the front; raises `ValueError` where there are no more."""
 
     def __init__(self, content: bytes) -> None:
-        self.left = content
+        self.content, self.place = content, 0
+
+    @property
+    def left(self) -> int:
+        return len(self.content) - self.place
 
     def take(self, size: int) -> bytes:
-        if size > len(self.left):
+        if size > self.left:
             raise ValueError("a piece of its HDF5 metadata ends too early")
-        taken, self.left = self.left[:size], self.left[size:]
-        return taken
+        self.place += size
+        return self.content[self.place - size : self.place]
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
@@ -127,7 +131,7 @@ class File:
         first.take(before + width)
         pieces, found = [first], list[Message]()
         for piece in pieces:  # which grow
-            while len(piece.left) >= 4 + 2 * bool(flags & 4):
+            while piece.left >= 4 + 2 * bool(flags & 4):
                 kind, size, shared = piece.number(1), piece.number(2), piece.number(1)
                 piece.take(2 * bool(flags & 4))
                 content = Bytes(piece.take(size))
@@ -221,17 +225,16 @@ def _shape(content: Bytes) -> tuple[int, ...]:
 
 def _dtype(content: Bytes) -> np.dtype[Any]:
     """A number's type, that of a text of fixed length, or of the truth, which h5py stores as an enumeration."""
-    described = content.left
-    kind, flags = content.number(1) & 15, content.take(3)
-    size = content.number(4)
-    if kind == 0 and size in (1, 2, 4, 8) and content.left[:4] == bytes((0, 0, 8 * size, 0)) and not flags[0] & ~8:
+    kind, flags, size = content.number(1) & 15, content.take(3), content.number(4)
+    described, properties = content.content[1:], content.content[8:12]
+    if kind == 0 and size in (1, 2, 4, 8) and properties == bytes((0, 0, 8 * size, 0)) and not flags[0] & ~8:
         return np.dtype(f"<{'i' if flags[0] & 8 else 'u'}{size}")
     if kind == 3 and 0 < size < LARGEST:
         return np.dtype(f"S{size}")
     if kind == 8 and size == 1:
         return np.dtype(bool)
     for dtype, wanted in _FLOATS.items():
-        if kind == 1 and described[1 : 1 + len(wanted)] == wanted:
+        if kind == 1 and described[: len(wanted)] == wanted:
             return dtype
     raise ValueError("its HDF5 metadata hold a type of numbers that no cache has")
 

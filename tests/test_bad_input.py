@@ -484,7 +484,7 @@ def test_a_pickle_by_another_name_is_not_run(trained: Path, here: Path, writer: 
         assert_refused(refused, 1, f"out/{name} is no ")
         assert contents(trained) == before
         path.write_bytes(whole)
-    assert "it holds more than plain data" in refused.stderr
+    assert ("it holds more than plain data" if writer == "torch" else "File is not a zip file") in refused.stderr
     assert not mark.exists()
     pickle.loads(pickle.dumps(Bomb(mark)))
     assert mark.exists()

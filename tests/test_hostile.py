@@ -12,7 +12,8 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from shutil import copytree
@@ -259,7 +260,7 @@ def headed(content: bytes, changes: list[tuple[str, float, float, int]]) -> byte
 
 def summed(content: bytes, changes: list[tuple[str, float, float, int]]) -> bytes:
     """The mutant of a piece of HDF5 metadata, with its checksum."""
-    pieces = list(metadata(content))
+    pieces = metadata(content)
     for kind, first, second, byte in changes:
         start, end = pieces[int(first * len(pieces))]
         at = start + 4 + int(second * (end - start - 4))
@@ -270,18 +271,20 @@ def summed(content: bytes, changes: list[tuple[str, float, float, int]]) -> byte
     return content
 
 
-def metadata(content: bytes) -> Iterator[tuple[int, int]]:
+@cache
+def metadata(content: bytes) -> list[tuple[int, int]]:
     """Where pieces of HDF5 metadata begin, and where their checksums do."""
-    for start in range(0, len(content), 8):
-        if content[start : start + 4] in (b"\x89HDF", b"OHDR", b"FRHP", b"BTHD", b"BTLF"):
-            sizes = (end for end in range(start + 8, min(start + 4000, len(content) - 3)))
-            yield next(
-                (start, end)
-                for end in sizes
-                if hdf5.lookup3(content[start:end]) == int.from_bytes(content[end : end + 4], "little")
-            )
+    starts = [at for at in range(0, len(content), 8) if content[at : at + 4] in PIECES]
+    return [
+        (start, next(filter(partial(summed_at, content, start), range(start + 8, len(content))))) for start in starts
+    ]
 
 
+def summed_at(content: bytes, start: int, end: int) -> bool:
+    return hdf5.lookup3(content[start:end]) == int.from_bytes(content[end : end + 4], "little")
+
+
+PIECES = (b"\x89HDF", b"OHDR", b"FRHP", b"BTHD", b"BTLF")
 MENDED = {"ink.npz": packed, "trainer.pt": packed, "best.safetensors": headed, "cache.h5": summed}
 
 
