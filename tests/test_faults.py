@@ -71,8 +71,7 @@ def test_a_run_that_is_killed_again_and_again(here: Any, ends: Any) -> None:
         Fault("os.mkdir out/.best.*"),  # the first epoch's state is there, its weights are not
         Fault("os.rename out/last.*"),
         Fault("os.mkdir out/.trainer.pt.*", 2, most=1000),
-        Fault("os.mkdir out/.best.*", 2),  # the last epoch's
-        Fault("os.rename out/metrics.csv"),
+        Fault("os.rename out/metrics.csv", 2),  # the last epoch's
         Fault("os.rename out/loss.png"),
         Fault("os.rmdir out/.samples.svg.*"),
     ):
@@ -82,6 +81,12 @@ def test_a_run_that_is_killed_again_and_again(here: Any, ends: Any) -> None:
         FAULTS.check_whole(here.folder, epochs)
     epochs += ends(RUN).epochs
     assert sorted(set(epochs)) == epochs  # none was done again once it had been said to be done
+
+
+def test_a_run_that_is_killed_before_its_best_weights_are_saved(here: Any, ends: Any) -> None:
+    killed = here.run(*RUN, fault=Fault("os.mkdir out/.best.*", 3))
+    assert (killed.status, killed.epochs) == (-signal.SIGKILL, [1, 2])
+    assert not ends(RUN).epochs  # the last had been saved
 
 
 def test_a_file_is_cut_short_by_such_a_limit(here: Any) -> None:
@@ -134,7 +139,7 @@ def test_a_run_s_folder_that_vanishes_and_comes_back(here: Any, ends: Any) -> No
     for error, *place in (
         (unwritten, "os.rename out/metrics.csv"),
         (f"{gone}, or start again.", "os.rmdir out/.metrics.csv.*"),
-        (f"{gone}, or start again.", "os.rmdir out/.metrics.csv.*", 3),  # after the last epoch
+        (f"{gone}, or start again.", "os.rmdir out/.metrics.csv.*", 4),  # after the last epoch
     ):
         stopped = here.run(*RUN, fault=Fault(*place, signal=signal.SIGSTOP))
         assert stopped.status == -signal.SIGSTOP
