@@ -139,25 +139,30 @@ def on_small_disks(campaign: Campaign) -> None:
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         print("no disk can be mounted here")
         return
-    free = 0
-    while True:
-        campaign.begin()
-        used = int(subprocess.check_output(["df", "--output=used", "-B1", str(campaign.folder)]).split()[1])
-        resize(campaign.folder, used + free)
-        failed = campaign.commands.run(*campaign.args)
-        resize(campaign.folder, 1 << 30)
-        if failed.status == 0:
-            break
-        kind = "on a full disk"
-        campaign.expect(
-            len(failed.errors) == 1 and "Traceback" not in failed.said, f"{kind}, {free}: {failed.said[-500:]}"
-        )
-        campaign.expect("cannot write '" in failed.said and "No space" in failed.said, f"{kind}: {failed.said[-500:]}")
-        campaign.expect(not leftovers(campaign.folder), f"{kind}, {free}: {leftovers(campaign.folder)}")
-        campaign.happened(kind, failed)
-        campaign.end(f"{kind}, {free}")
-        free += STEP
-    subprocess.run(["umount", str(campaign.folder)], check=True)
+    try:
+        free = 0
+        while fails_with(campaign, free):
+            free += STEP
+    finally:
+        subprocess.run(["umount", "--lazy", str(campaign.folder)], check=True)
+
+
+def fails_with(campaign: Campaign, free: int) -> bool:
+    """Whether so many bytes are too few; what must hold then is looked at."""
+    campaign.begin()
+    used = int(subprocess.check_output(["df", "--output=used", "-B1", str(campaign.folder)]).split()[1])
+    resize(campaign.folder, used + free)
+    failed = campaign.commands.run(*campaign.args)
+    resize(campaign.folder, 1 << 30)
+    if failed.status == 0:
+        return False
+    kind = "on a full disk"
+    campaign.expect(len(failed.errors) == 1 and "Traceback" not in failed.said, f"{kind}, {free}: {failed.said[-500:]}")
+    campaign.expect("cannot write '" in failed.said and "No space" in failed.said, f"{kind}: {failed.said[-500:]}")
+    campaign.expect(not leftovers(campaign.folder), f"{kind}, {free}: {leftovers(campaign.folder)}")
+    campaign.happened(kind, failed)
+    campaign.end(f"{kind}, {free}")
+    return True
 
 
 def resize(folder: Path, size: int) -> None:
