@@ -357,13 +357,13 @@ def _read_provenance(file: hdf5.File) -> Provenance:
 @contextmanager
 def _create(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file of empty groups, without time stamps, and with checksums without which damage can crash HDF5."""
-    creation, access, group = (h5p.create(kind) for kind in (h5p.FILE_CREATE, h5p.FILE_ACCESS, h5p.GROUP_CREATE))
+    creation, group = h5p.create(h5p.FILE_CREATE), h5p.create(h5p.GROUP_CREATE)
     creation.set_obj_track_times(False)
     creation.set_attr_phase_change(MOST_ATTRIBUTES, 0)  # all in the header of the root, where `hdf5` reads them
     group.set_obj_track_times(False)
-    access.set_alignment(1, ALIGNMENT)
-    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
-    with _Output(path) as output:
+    with _Output(path) as output, closing(h5p.create(h5p.FILE_ACCESS)) as access:  # left open, it crashes HDF5 at exit
+        access.set_alignment(1, ALIGNMENT)
+        access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
         access.set_fileobj_driver(h5fd.fileobj_driver, output)
         with h5py.File(h5f.create(b"of no driver", h5f.ACC_TRUNC, creation, access)) as file:
             for name in ("skipped", *STRINGS):
