@@ -27,6 +27,7 @@ from seqdens import hdf5
 from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split, check_columns
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
+from seqdens.interrupts import uninterrupted
 from seqdens.moments import Moments
 from seqdens.registry import choices, one_line
 from seqdens.spool import STRINGS, Spool, by_kind
@@ -365,10 +366,14 @@ def _create(path: Path) -> Iterator[h5py.File]:
         access.set_alignment(1, ALIGNMENT)
         access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
         access.set_fileobj_driver(h5fd.fileobj_driver, output)
-        with h5py.File(h5f.create(b"of no driver", h5f.ACC_TRUNC, creation, access)) as file:
+        file = h5py.File(h5f.create(b"of no driver", h5f.ACC_TRUNC, creation, access))
+        try:
             for name in ("skipped", *STRINGS):
                 h5g.create(file.id, name.encode(), gcpl=group)
             yield file
+        finally:
+            with uninterrupted():  # in the midst of it, h5py makes another error of it
+                file.close()
         if output.error:
             raise output.error
 

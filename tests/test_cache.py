@@ -4,6 +4,7 @@ import mmap
 import multiprocessing
 import os
 import pickle
+import signal
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import seqdens.cache
 from seqdens.cache import Prepared, Provenance, write
 from seqdens.datasets.base import STROKE_END, Column, Record, Skipped, X, Y
 from seqdens.errors import DataError, SeqdensError, UsageError
@@ -483,3 +485,16 @@ def test_a_full_disk_is_one_error_wherever_it_strikes(tmp_path, limit):
     limit(size)
     make()
     assert (tmp_path / "c.h5").read_bytes() == before
+
+
+@pytest.mark.usefixtures("_heed_interrupts")
+def test_an_interrupt_while_the_file_is_closed_is_one(tmp_path, monkeypatch):
+    class Interrupted(seqdens.cache._Output):
+        def truncate(self, size=None):
+            signal.raise_signal(signal.SIGINT)
+            return super().truncate(size)
+
+    monkeypatch.setattr(seqdens.cache, "_Output", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "c.h5", provenance(), ITEMS)
+    assert not list(tmp_path.iterdir())
