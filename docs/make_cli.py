@@ -28,8 +28,8 @@ OPENING = """\
 Everything is a command of `seqdens` (or of `python -m seqdens`), and `seqdens COMMAND --help` shows what stands here.
 Installed packages add commands and components: `seqdens list` says what there is.
 
-The exit status is 0 when all went well, 1 when data, files or a package were at fault, 2 when the command was, and 130
-after Ctrl-C. An error is one line; `--debug` before the command adds the traceback.
+The exit status is 0 when all went well, 1 when data, files or a package were at fault, 2 when the command was, 130
+after Ctrl-C, and 143 after SIGTERM. An error is one line; `--debug` before the command adds the traceback.
 
 | environment variable | effect |
 |---|---|

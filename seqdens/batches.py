@@ -6,7 +6,8 @@ that train together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from seqdens.cache import Prepared
 from seqdens.text import encode
 
 POOL = 64  # batches drawn together and sorted by length among themselves
+SORTED = 1 << 18  # records that evaluation sorts by length together, so that memory does not grow with the data
 
 
 class Batch(NamedTuple):
@@ -37,16 +39,16 @@ class Batch(NamedTuple):
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Batches of positions into `lengths`, shuffled: each position once, like lengths together."""
-    shuffled = rng.permutation(len(lengths))
-    pool = batch_size * POOL
-    batches = []
-    for start in range(0, len(shuffled), pool):
-        members = shuffled[start : start + pool]
-        members = members[np.argsort(lengths[members], kind="stable")]
-        batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+def order(
+    records: np.ndarray, lengths_of: Callable[[np.ndarray], np.ndarray], batch_size: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Batches of `records`, shuffled: each record once, like lengths together. Rearranges `records`, copies nothing."""
+    rng.shuffle(records)
+    for start in range(0, len(records), batch_size * POOL):
+        pool = records[start : start + batch_size * POOL]
+        pool[:] = pool[np.argsort(lengths_of(pool), kind="stable")]
+    for batch in rng.permutation(-(-len(records) // batch_size)):
+        yield records[batch * batch_size : (batch + 1) * batch_size]
 
 
 def collate(data: Prepared, records: Sequence[int] | np.ndarray, alphabet: str | None = None) -> Batch:
@@ -82,16 +84,21 @@ def training_batches(
     Of each batch, which `batch_size` is of, rank `rank` of `ranks` gets every `ranks`-th record: a share may be empty.
     `alphabet` as for `collate`.
     """
-    records = data.split("train")
-    rng = np.random.default_rng([seed, epoch])
-    for members in order(data.lengths_of(records), batch_size, rng)[skip:]:
-        yield collate(data, records[members[rank::ranks]], alphabet)
+    batches = order(data.split("train"), data.lengths_of, batch_size, np.random.default_rng([seed, epoch]))
+    for records in islice(batches, skip, None):
+        yield collate(data, records[rank::ranks], alphabet)
 
 
 def evaluation_batches(
     data: Prepared, records: np.ndarray, batch_size: int, alphabet: str | None = None
 ) -> Iterator[Batch]:
-    """Batches of `records` from short to long, so that little is padding; `alphabet` as for `collate`."""
-    ordered = records[np.argsort(data.lengths_of(records), kind="stable")]
-    for start in range(0, len(ordered), batch_size):
-        yield collate(data, ordered[start : start + batch_size], alphabet)
+    """Batches of `records` from short to long, so that little is padding; of many, one part after the other.
+
+    `alphabet` as for `collate`.
+    """
+    part = max(1, SORTED // batch_size) * batch_size
+    for first in range(0, len(records), part):
+        ordered = records[first : first + part]
+        ordered = ordered[np.argsort(data.lengths_of(ordered), kind="stable")]
+        for start in range(0, len(ordered), batch_size):
+            yield collate(data, ordered[start : start + batch_size], alphabet)

@@ -78,7 +78,7 @@ def parse_setting(text: str) -> tuple[str, str, Any]:
         raise UsageError(f"setting {text!r} must read part.option=value, with a part of {', '.join(PARTS)}.")
     try:
         return part, option, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return part, option, value.strip()
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from seqdens import npz
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.drawing import COLUMNS, SUFFIXES, draw, strokes
 from seqdens.errors import DataError, UsageError
@@ -115,7 +116,8 @@ def _checked(records: Sequence[np.ndarray], columns: Sequence[Column], failure: 
 
 def _check_column(column: Column, values: np.ndarray, failure: str) -> None:
     reached = values.cumsum(dtype=np.float64).astype(np.float32) if column.difference else values
-    fit = np.isfinite(reached) if column.states is None else np.isin(values, np.arange(column.states))
+    whole = values == np.rint(values)
+    fit = np.isfinite(reached) if column.states is None else whole & (values >= 0) & (values < column.states)
     if not fit.all():
         row = int(fit.argmin())
         wanted = "finite" if column.states is None else f"a whole number from 0 to {column.states - 1}"
@@ -158,11 +160,7 @@ def _write_npz(records: Sequence[np.ndarray], columns: Sequence[Column], path: P
 
 
 def _read_npz(path: Path) -> Ink:
-    with path.open("rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is one array, not an archive of arrays")
-        offsets, starts, names = (archive[key] for key in ("offsets", "starts", "columns"))
+    offsets, starts, names = npz.read(path, ("offsets", "starts", "columns"))
     if names.dtype.kind != "U" or names.ndim != 1:
         raise ValueError(f"'columns' is {names.dtype} {names.shape}, but must be texts (D,)")
     if offsets.ndim != 2:

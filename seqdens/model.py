@@ -6,6 +6,7 @@ B records, T steps, D columns of a point, R of them real, F inputs of a step. "R
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 from seqdens import components
 from seqdens.batches import Batch
 from seqdens.cache import Prepared
-from seqdens.datasets.base import Column
-from seqdens.encoders.base import Context, Encoded, Encoder
+from seqdens.datasets.base import Column, check_columns
+from seqdens.encoders.base import Context, Encoded, Encoder, State
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.registry import Component, one_line
 from seqdens.sampling import Precision, check_arguments, check_precision, check_prime, draw_points, gather
 from seqdens.text import Unknown, continued, encode, steps_for, writable
-from seqdens.weights import read_weights, write_weights
+from seqdens.weights import Limited, TooLarge, read_weights, write_weights
 
 Units = Literal["normalised", "raw"]
 
@@ -152,18 +153,46 @@ class SequenceModel(nn.Module):
 
     def predict(self, batch: Batch) -> Distribution:
         """The distribution, over normalised units, of each point of `batch` given those before it."""
-        distribution = self.head(self.encoded(batch).features)
-        self._check_returned("head", distribution, Distribution)
-        return distribution
+        return self._distribution(self.encoded(batch))
 
     def encoded(self, batch: Batch) -> Encoded:
         """What the encoder makes, before each point of `batch`, of those before it."""
-        seen = self.inputs(self.normalise(batch.points))
-        shifted = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
-        context = self.context(batch)
-        encoded = self.encoder(shifted, batch.lengths, self.encoder.start(len(seen), context), context)
+        context, lengths = self.context(batch), batch.lengths
+        return self._encode(self._seen(batch.points), lengths, self.encoder.start(len(lengths), context), context)
+
+    def pieces(self, batch: Batch, steps: int) -> Iterator[Loss]:
+        """The loss of `batch`, up to `steps` points of each record at a time, from which no gradient goes further back.
+
+        Truncated back-propagation through time: the encoder goes on from its state after the piece before, detached.
+        Once a piece is differentiated, nothing but that state is left of it in memory.
+        """
+        context, state = self.context(batch), self.encoder.start(len(batch.lengths), self.context(batch))
+        along = (self._seen(batch.points), self.normalise(batch.points), batch.valid)
+        for seen, targets, valid in zip(*(each.split(steps, dim=1) for each in along), strict=True):
+            loss, state = self._piece(seen, targets, valid, state, context)
+            yield loss
+
+    def _piece(
+        self, seen: Tensor, targets: Tensor, valid: Tensor, state: State, context: Context | None
+    ) -> tuple[Loss, State]:
+        encoded = self._encode(seen, valid.sum(dim=1), state, context)
+        after = {name: value.detach() for name, value in encoded.state.items()}
+        return Loss.of(self._distribution(encoded), targets, valid), after
+
+    def _seen(self, points: Tensor) -> Tensor:
+        """What the encoder sees (B, T, F) before each of raw points (B, T, D): the one before, or zeros."""
+        inputs = self.inputs(self.normalise(points))
+        return torch.cat([torch.zeros_like(inputs[:, :1]), inputs[:, :-1]], dim=1)
+
+    def _encode(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None) -> Encoded:
+        encoded = self.encoder(inputs, lengths, state, context)
         self._check_returned("encoder", encoded, Encoded)
         return encoded
+
+    def _distribution(self, encoded: Encoded) -> Distribution:
+        distribution = self.head(encoded.features)
+        self._check_returned("head", distribution, Distribution)
+        return distribution
 
     def context(self, batch: Batch) -> Context | None:
         """The texts of `batch`, in the model's own `characters`; None for a model that takes none."""
@@ -318,19 +347,36 @@ class SequenceModel(nn.Module):
                 raise DataError(f"no epoch of {path.parent} has ended, so there are no best weights yet; name {last}.")
         described, weights = read_weights(path)
         try:
-            model = cls(
-                msgspec.convert(described["columns"], tuple[Column, ...]),
-                _component(path, "encoder", described["encoder"]),
-                _component(path, "head", described["head"]),
-                mean=described["mean"],
-                std=described["std"],
-                alphabet=described["alphabet"],
-                origin=described["origin"],
-            )
+            about = msgspec.convert(described, _Described)
+            check_columns("it", about.columns)
+            if not all(map(math.isfinite, (*about.mean, *about.std))) or min(about.std, default=1.0) <= 0:
+                raise ValueError("its mean is not finite, or its std not above 0")
+            with Limited(weights):
+                model = cls(
+                    about.columns,
+                    _component(path, "encoder", about.encoder),
+                    _component(path, "head", about.head),
+                    mean=about.mean,
+                    std=about.std,
+                    alphabet=about.alphabet,
+                    origin=about.origin,
+                )
             model.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, UsageError, TooLarge) as error:
             raise DataError(f"{path} does not hold the model that it describes ({one_line(error)}).") from None
         return model
+
+
+class _Described(msgspec.Struct):
+    """What a weights file says of its model."""
+
+    columns: tuple[Column, ...]
+    mean: list[float]
+    std: list[float]
+    alphabet: str
+    origin: dict[str, str | bool]
+    encoder: dict[str, Any]
+    head: dict[str, Any]
 
 
 def takes_text(encoder: Component) -> bool:
@@ -345,11 +391,11 @@ def check_texts(data: Prepared, encoder: Component) -> None:
     name, kind = data.provenance.dataset, data.provenance.record_name
     if not data.alphabet:
         raise UsageError(f"{name} has no texts, but encoder {encoder.name} learns to write them; choose another.")
-    missing = [name for name, text in zip(data.ids, data.texts, strict=True) if not text]
-    if missing:
+    missing = data.texts.empty()
+    if len(missing):
         raise DataError(
-            f"{len(missing):,} of {len(data):,} {kind}s of {name} have no text, such as {missing[0]}, but encoder "
-            f"{encoder.name} needs one of each: add them, or take these {kind}s out."
+            f"{len(missing):,} of {len(data):,} {kind}s of {name} have no text, such as {data.ids[missing[0]]}, but "
+            f"encoder {encoder.name} needs one of each: add them, or take these {kind}s out."
         )
 
 

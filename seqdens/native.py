@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from seqdens.errors import SeqdensError
-from seqdens.files import replacing
+from seqdens.files import replacing, writing
 
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC", "-w")
 
@@ -42,7 +42,8 @@ def _attempt(source: Path) -> ctypes.CDLL | str:
         return f"there is no C++ compiler to compile {source.name}; install g++, or set CXX."
     try:
         library = _library(source, compiler)
-        if not library.exists():
+        keep_alone(library.parent)
+        if not library.exists() or not is_ours_alone(library):
             _compile(source, compiler, library)
         try:
             return ctypes.CDLL(str(library))
@@ -59,13 +60,39 @@ def _attempt(source: Path) -> ctypes.CDLL | str:
 
 def _compile(source: Path, compiler: str, library: Path) -> None:
     with replacing(library) as temporary:
-        command = [*compiler.split(), *FLAGS, "-o", str(temporary), str(source)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        _run([*compiler.split(), *FLAGS, "-o", str(temporary), str(source)], temporary.parent)
+        temporary.chmod(0o700)
+
+
+def _run(command: list[str], temporary: Path | None = None) -> str:
+    """What it prints; its own files go to the folder `temporary`. A Ctrl-C is not for it, but for who waits for it."""
+    variables = os.environ | ({"TMPDIR": str(temporary)} if temporary else {})
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=variables, process_group=0)
+    return done.stdout
+
+
+def keep_alone(folder: Path) -> None:
+    """Make the folder, in which nobody else may write: what lies there is run.
+
+    Raises `SeqdensError` where it belongs to somebody else.
+    """
+    with writing(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_ours_alone(folder):
+            if folder.stat().st_uid not in (0, os.geteuid()):
+                raise SeqdensError(f"{folder} belongs to another user, whose code is not run; set XDG_CACHE_HOME.")
+            folder.chmod(0o700)
+
+
+def is_ours_alone(path: Path) -> bool:
+    """Whether nobody but the system's owner may write there too; where users are not told apart, it is taken so."""
+    found = path.stat()
+    return os.name != "posix" or (found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022)
 
 
 def _library(source: Path, compiler: str) -> Path:
     """Where the library of this source with the headers beside it, compiler and processor is kept."""
-    version = subprocess.run([*compiler.split(), "--version"], check=True, capture_output=True, text=True).stdout
+    version = _run([*compiler.split(), "--version"])
     texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob("*.h")))]
     made_of = (*texts, compiler, version, " ".join(FLAGS), platform.machine(), _processor())
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]

@@ -1,4 +1,7 @@
-"""From a data set to its cache: which file it is, whether it is stale, and reading in several processes."""
+"""From a data set to its cache: which file it is, whether it is stale, and reading in several processes.
+
+A data set can be prepared in shards, on as many machines; they are then opened as one.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,36 @@ import json
 import multiprocessing
 import os
 import pickle
+import shlex
 import signal
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
-from seqdens.cache import Prepared, Provenance, check_skipped, write
+from seqdens.cache import Prepared, Provenance, check_any, write
 from seqdens.components import CORE
 from seqdens.components import dataset as dataset_component
 from seqdens.datasets.base import SPLITS, Column, Dataset, Record, Skipped, Source, check_columns
 from seqdens.errors import DataError, SeqdensError
+from seqdens.files import clear_leftovers
 from seqdens.interrupts import uninterrupted
 from seqdens.offsets import to_offsets
 from seqdens.registry import Component, one_line
+from seqdens.shards import Shard, all_of, totals_found
 
 MAX_SKIPPED = 0.05  # share of what is read that may fail
 AHEAD = 4  # sources a process that are read before they are written, so that memory does not grow with the data
+MENTIONED = 10  # shards named in a sentence
 FORK = "fork" in multiprocessing.get_all_start_methods()
 
 Progress = Callable[[int, int], None]  # sources done, sources in all
@@ -63,6 +70,7 @@ def prepare(
     max_skipped: float = MAX_SKIPPED,
     verify: bool = False,
     rebuild: bool = False,
+    shard: Shard | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
@@ -70,38 +78,110 @@ def prepare(
 
     `verify` compares the contents of the sources and not only names and sizes, `rebuild` builds it whatever is
     there; `note` is told, in a sentence, why a cache is rebuilt, that the code of an installed package is newer,
-    and what the data set wants said. Raises `DataError` where more than the share
+    and what the data set wants said. `shard` is the part to prepare; without it, shards that are there
+    are opened as one. Raises `DataError` where shards are missing or stale, more than the share
     `max_skipped` cannot be read, a reader fails, no record is there, or the folder cannot be
     written; what was prepared before then stays.
     """
-    data: Dataset = component.build(Path(root) if root is not None else None)
-    check_columns(component.name, data.columns)
-    sources = data.sources()
-    for line in getattr(data, "notes", ()):
+    plan = _Plan(component, root, folder, verify)
+    for line in getattr(plan.data, "notes", ()):
         note(line)
-    options = component.describe() | {"root": str(Path(root).resolve()) if root is not None else None}
-    wanted = Provenance.of(
-        component.name,
-        data.reader_version,
-        options,
-        data.columns,
-        data.synthetic,
-        digest_names(sources),
-        digest_contents(sources) if verify else "",
-        data.record_name,
-    )
-    path = cache_folder(folder) / f"{component.name}-{_digest(wanted.options)[:12]}.h5"
-    prepared = None if rebuild else _up_to_date(path, wanted, note)
+    if shard and shard.total == 1:
+        shard = None
+    if shard and max_skipped:
+        max_skipped = 1.0  # what share of all cannot be read is known when all shards are there
+    clear_leftovers(plan.path(shard))
+    prepared = None if rebuild else plan.find(shard, note)
     if prepared is not None:
-        if component.provider.owner != CORE and _changed_since(path, type(data)):
+        if component.provider.owner != CORE and _changed_since(prepared.path, type(plan.data)):
             note(
-                f"the code of {component.name} ({component.provider.owner}) is newer than {path}; if it reads "
+                f"the code of {component.name} ({component.provider.owner}) is newer than {prepared.path}; if it reads "
                 f"otherwise now: seqdens prepare {component.name} --rebuild."
             )
-        check_skipped(component.name, len(prepared), prepared.skipped, max_skipped)
+        prepared.check_skipped(max_skipped)
         return prepared
-    with closing(_read_all(data, sources, workers, progress or (lambda done, total: None))) as items:
-        return write(path, wanted, items, max_skipped=max_skipped)
+    sources = plan.share(shard)
+    with closing(_read_all(plan.data, sources, workers, progress or (lambda done, total: None))) as items:
+        return write(plan.path(shard), plan.wanted(shard), items, max_skipped=max_skipped)
+
+
+class _Plan:
+    """What the caches of a data set, as a whole or of shards, are to be made from and where they lie."""
+
+    def __init__(self, component: Component, root: str | Path | None, folder: str | Path | None, verify: bool) -> None:
+        self.component, self.root, self.folder, self.verify = component, root, folder, verify
+        self.data: Dataset = component.build(Path(root) if root is not None else None)
+        check_columns(component.name, self.data.columns)
+        self.sources = self.data.sources()
+        options = component.describe() | {"root": str(Path(root).resolve()) if root is not None else None}
+        self.about = Provenance.of(
+            component.name,
+            self.data.reader_version,
+            options,
+            self.data.columns,
+            self.data.synthetic,
+            digest_names(self.sources),
+            record_name=self.data.record_name,
+        )
+        self.whole = cache_folder(folder) / f"{component.name}-{_digest(self.about.options)[:12]}.h5"
+
+    def path(self, shard: Shard | None) -> Path:
+        return shard.path(self.whole) if shard else self.whole
+
+    def share(self, shard: Shard | None) -> Sequence[Source]:
+        sizes = (sum(map(_size, source.paths)) for source in self.sources)
+        return shard.share(self.sources, list(sizes)) if shard else self.sources
+
+    def wanted(self, shard: Shard | None) -> Provenance:
+        contents = digest_contents(self.share(shard)) if self.verify else ""
+        return self.about._replace(contents=contents, shard=str(shard or ""))
+
+    def find(self, shard: Shard | None, note: Callable[[str], None]) -> Prepared | None:
+        """What is there and up to date; raises `DataError` where only some shards of the whole are."""
+        path, divisions = self.path(shard), [] if shard else totals_found(self.whole)
+        if not os.path.exists(path):
+            return self.join(divisions)
+        prepared, fault = _open(path, self.wanted(shard))
+        if fault and not divisions:
+            note(f"{path} is rebuilt: {fault}.")
+        return self.join(divisions) if prepared is None else prepared
+
+    def join(self, divisions: Sequence[int]) -> Prepared | None:
+        """The shards of the first of these divisions whose shards are all up to date, as one."""
+        refusal = ""
+        for total in divisions:
+            found = {shard: _open(self.path(shard), self.wanted(shard)) for shard in all_of(total)}
+            if faults := {shard: fault for shard, (_, fault) in found.items() if fault}:
+                refusal = self.refusal(faults)
+                continue
+            prepared = Prepared.joined([part for part, _ in found.values() if part is not None])
+            check_any(self.component.name, len(prepared))
+            return prepared
+        if refusal:
+            raise DataError(refusal)
+        return None
+
+    def refusal(self, faults: Mapping[Shard, str]) -> str:
+        """What is wrong with some of the shards, and the commands that mend it."""
+        first, name = next(iter(faults)), self.component.name
+        each = ", ".join(f"{shard} ({fault})" for shard, fault in [*faults.items()][:MENTIONED])
+        more = f" and {len(faults) - MENTIONED} more" if len(faults) > MENTIONED else ""
+        return (
+            f"{len(faults)} of {first.total} shards of {name} cannot be used: {each}{more}; prepare each with "
+            f"`{self.command()} --shard {first}`, or all as one with `{self.command()} --rebuild`."
+        )
+
+    def command(self) -> str:
+        """The command that prepares the data set."""
+        known = self.component.provider.options()
+        given = {name: value for name, value in self.component.options.items() if value != known[name].default}
+        words = ["seqdens", "prepare", self.component.name]
+        words += ["--data", str(self.root)] if self.root is not None else []
+        for name, value in given.items():
+            text = value if isinstance(value, str) else json.dumps(value, separators=(", ", " = "), default=str)
+            words += ["--set", f"{name}={text}"]  # as TOML, in which a table is written so
+        words += ["--cache", str(self.folder)] if self.folder else []
+        return shlex.join(words)
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
@@ -115,8 +195,12 @@ def cache_folder(folder: str | Path | None = None) -> Path:
 
 def digest_names(sources: Sequence[Source]) -> str:
     """Digest of the sources' names, splits, file names and file sizes."""
-    listing = [(source.name, source.split, [(path.name, _size(path)) for path in source.paths]) for source in sources]
-    return _digest(json.dumps(listing))
+    digest = hashlib.sha256()
+    for number, source in enumerate(sources):  # as JSON of all, which for many sources would be large
+        files = [(path.name, _size(path)) for path in source.paths]
+        digest.update((", " if number else "[").encode() + json.dumps((source.name, source.split, files)).encode())
+    digest.update(b"]" if sources else b"[]")
+    return digest.hexdigest()[:16]
 
 
 def digest_contents(sources: Sequence[Source]) -> str:
@@ -150,24 +234,21 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _up_to_date(path: Path, wanted: Provenance, note: Callable[[str], None]) -> Prepared | None:
-    """The cache at `path`, if there is one and it is what is wanted."""
+def _open(path: Path, wanted: Provenance) -> tuple[Prepared | None, str]:
+    """The cache at `path` if it is what is wanted, else what is wrong with it."""
     if not os.path.exists(path):
-        return None
+        return None, "missing"
     try:
         prepared = Prepared(path)
     except DataError as error:
-        note(f"{error} It is rebuilt.")
-        return None
+        return None, f"it is no complete cache of this version of seqdens ({one_line(error.__cause__ or error)})"
     if not wanted.contents:
         wanted = wanted._replace(contents=prepared.provenance.contents)
     elif not prepared.provenance.contents:
-        note(f"{path} is rebuilt: the contents of the files were not compared when it was made.")
-        return None
-    if differences := prepared.provenance.differences(wanted):
-        note(f"{path} is rebuilt: {'; '.join(differences)}.")
-        return None
-    return prepared
+        return None, "the contents of the files were not compared when it was made"
+    return (
+        (None, differences) if (differences := "; ".join(prepared.provenance.differences(wanted))) else (prepared, "")
+    )
 
 
 def _read_all(
@@ -198,7 +279,7 @@ def _in_processes(
             "give it only attributes that can be pickled, or use one worker."
         ) from error
     context = multiprocessing.get_context("fork" if FORK else None)
-    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    pool = ProcessPoolExecutor(workers, context, _begin_worker)
     pending: deque[Future[list[Record | Skipped]]] = deque()
     try:
         for source in sources:
@@ -217,6 +298,17 @@ def _in_processes(
     finally:
         with uninterrupted():
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """A process that reads ends at once on an interrupt, and with the one that started it, should that be killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(process: Any) -> None:
+    process.join()
+    os._exit(1)
 
 
 def read_offsets(data: Dataset, source: Source) -> list[Record | Skipped]:
@@ -243,9 +335,8 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     """The record with offsets for points, or why it is none."""
     if not isinstance(record, Record):
         raise TypeError(f"read gave {type(record).__name__}, but must give Record or Skipped")
-    texts = {name: getattr(record, name) for name in ("id", "text", "group", "label")}
-    for name, text in texts.items():
-        if not isinstance(text, str):
+    for name in ("id", "text", "group", "label"):
+        if not isinstance(text := getattr(record, name), str):
             return Skipped(str(record.id), f"{name} is {text!r}, but must be a text")
     if record.split not in SPLITS:
         return Skipped(record.id, f"split is {record.split!r}, but must be {' or '.join(SPLITS)}")
@@ -253,7 +344,9 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     if points.ndim != 2 or points.shape[1] != len(columns) or points.dtype.kind not in "biuf":
         names = ", ".join(column.name for column in columns)
         return Skipped(record.id, f"points are {points.dtype} {points.shape}, but the columns are {names}")
-    if any("\ud800" <= character <= "\udfff" for character in record.text):
+    try:
+        record.text.encode()
+    except UnicodeEncodeError:
         return Skipped(record.id, "its text holds lone surrogates, which are no characters")
     with np.errstate(invalid="ignore", over="ignore"):
         offsets = to_offsets(points, columns)
@@ -262,12 +355,16 @@ def checked(record: Record, columns: Sequence[Column]) -> Record | Skipped:
     if points.dtype.kind == "f" and infinite(points, offsets):
         return Skipped(record.id, "a value is infinite, or is as a 32-bit number")
     for column, values in zip(columns, offsets.T, strict=True):
-        if column.states is None:
-            continue
-        top = column.states - 1
-        if not ((values >= 0) & (values <= top) & (values == np.round(values))).all():
+        if column.kind != "real" and not all_states(values, column.states or 0):
+            top = (column.states or 0) - 1
             return Skipped(record.id, f"column {column.name!r} has values other than whole numbers of 0..{top}")
-    return replace(record, points=offsets)
+    return Record(record.id, offsets, record.split, record.text, record.group, record.label)
+
+
+def all_states(values: np.ndarray, states: int) -> bool:
+    """Whether all values are whole numbers from 0 to below `states`."""
+    within = values.min() >= 0 and values.max() < states  # neither, with a NaN
+    return bool(within and (values.dtype.kind in "iu" or (values == np.round(values)).all()))
 
 
 def infinite(points: np.ndarray, offsets: np.ndarray) -> bool:

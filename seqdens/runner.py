@@ -34,8 +34,9 @@ def train_and_sample(
 ) -> list[dict[str, float]]:
     """Train the run's model on `data`, draw samples with its best weights, and leave the pictures.
 
-    Returns the metrics of each epoch. Run events are told of each stage, and of a failure before it is raised.
-    What cannot be built leaves no folder behind. Of several processes the first alone draws, writes and tells.
+    Returns the metrics of each epoch. Run events are told of each stage, and of a failure before it is raised, but of
+    no run that is refused. What cannot be built leaves no folder behind. Of several processes the first alone draws,
+    writes and tells.
     """
     config = run.config
     trainer = Trainer(**config["training"])
@@ -45,9 +46,11 @@ def train_and_sample(
     if distributed.rank() > 0:
         return trainer.fit(model, data, run=run, resume=resume)
     with run.opened(resume=resume, overwrite=overwrite):
+        fit = trainer.begin(model, data, run=run, resume=resume, events=events)
         events.run_started(run=run)
         try:
-            history = trainer.fit(model, data, run=run, resume=resume, events=events)
+            history = fit()
+            run.check_held()
             plot_history(run.path / "loss.png", history)
             events.samples_drawn(run=run, paths=draw_samples(run, model, config, texts))
             events.run_finished(run=run, metrics=history[-1] if history else {})

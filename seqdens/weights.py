@@ -7,20 +7,59 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from seqdens.errors import DataError
+from seqdens.errors import DataError, SeqdensError
 from seqdens.files import replacing
 from seqdens.registry import one_line
 
 FORMAT = "seqdens-model"
 VERSION = 1
+ROOM, LEAST_ROOM = (
+    32,
+    1 << 26,
+)  # how much larger than its weights, and at least how many bytes, what builds a model may be
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}  # which take a shape first
 WANTED = "name a run folder, or best.safetensors or last.safetensors of one"
+
+
+class TooLarge(SeqdensError):
+    """A model is larger than its weights."""
+
+
+class Limited(TorchFunctionMode):
+    """Within it, what makes tensors far larger or more than `weights` raises `TooLarge`, and uses no memory.
+
+    A description of few bytes may ask for any number of cells and layers.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.bytes = 32 * sum(each.nbytes for each in weights.values()) + (1 << 26)  # building takes several times that
+        self.tensors = 100 * len(weights) + 1000
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        shape = args[0] if args and isinstance(args[0], list | tuple) else args
+        if function in FACTORIES and all(isinstance(each, int) for each in shape):
+            self._take(prod(shape))  # before the system is asked for it
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and not any(made is each for each in args):
+            self._take(made.nbytes)
+        return made
+
+    def _take(self, size: int) -> None:
+        self.bytes -= size
+        self.tensors -= 1
+        if self.bytes < 0 or self.tensors < 0:
+            raise TooLarge("it asks for far more numbers than the file holds")
 
 
 def write_weights(path: Path, described: Mapping[str, Any], weights: dict[str, Tensor]) -> None:

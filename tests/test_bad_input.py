@@ -308,8 +308,7 @@ def test_a_cache_that_is_damaged_or_of_another_version_is_made_anew(data: Path, 
     damage(path)
     done = prepare("svc", "svc")
     assert done.exit_code == 0, done.output
-    assert f"Note: {path} is no complete cache of this version of seqdens (" in done.output
-    assert "It is rebuilt." in done.output
+    assert f"{path.name} is rebuilt: it is no complete cache of this version of seqdens (" in done.output
     assert contents(data / "cache") == before
 
 
@@ -485,7 +484,7 @@ def test_a_pickle_by_another_name_is_not_run(trained: Path, here: Path, writer: 
         assert_refused(refused, 1, f"out/{name} is no ")
         assert contents(trained) == before
         path.write_bytes(whole)
-    assert "it holds more than plain data" in refused.stderr
+    assert ("it holds more than plain data" if writer == "torch" else "File is not a zip file") in refused.stderr
     assert not mark.exists()
     pickle.loads(pickle.dumps(Bomb(mark)))
     assert mark.exists()

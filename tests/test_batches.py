@@ -1,11 +1,14 @@
 """Batches: every record once, alike in length, in a seeded order; padding is zeros."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqdens import batches as batches_module
 from seqdens.batches import collate, evaluation_batches, order, training_batches
 from seqdens.cache import Provenance, write
 from seqdens.datasets.base import STROKE_END, Record, X, Y
@@ -29,6 +32,10 @@ def data(tmp_path_factory):
     return write(tmp_path_factory.mktemp("cache") / "c.h5", about, records)
 
 
+def ordered(lengths, batch_size, rng):
+    return list(order(np.arange(len(lengths)), lengths.__getitem__, batch_size, rng))
+
+
 def equal(batch, other):
     return all(torch.equal(a.nan_to_num(-1e9), b.nan_to_num(-1e9)) for a, b in zip(batch, other, strict=True))
 
@@ -36,7 +43,7 @@ def equal(batch, other):
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50)), st.integers(1, 12), st.integers(0, 99))
 def test_each_position_is_in_one_batch_and_batches_are_full(lengths, batch_size, seed):
-    batches = order(np.array(lengths, int), batch_size, np.random.default_rng(seed))
+    batches = ordered(np.array(lengths, int), batch_size, np.random.default_rng(seed))
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
     assert sorted((len(batch) for batch in batches), reverse=True)[:-1] == [batch_size] * (len(batches) - 1)
     assert all(0 < len(batch) <= batch_size for batch in batches)
@@ -50,7 +57,7 @@ def lines_of_handwriting(count):
 @pytest.mark.parametrize("count", [10741, 3000])
 def test_little_of_what_is_computed_is_padding(count):
     lengths = lines_of_handwriting(count)
-    batches = order(lengths, 32, np.random.default_rng(1))
+    batches = ordered(lengths, 32, np.random.default_rng(1))
     computed = sum(len(batch) * lengths[batch].max() for batch in batches)
     assert lengths.sum() > 0.95 * computed
     at_random = np.random.default_rng(1).permutation(count)[: 32 * (count // 32)].reshape(-1, 32)
@@ -59,15 +66,25 @@ def test_little_of_what_is_computed_is_padding(count):
 
 def test_batches_come_in_no_order_of_length_or_position():
     lengths = lines_of_handwriting(10741)
-    batches = order(lengths, 32, np.random.default_rng(1))
+    batches = ordered(lengths, 32, np.random.default_rng(1))
     for values in ([lengths[batch].mean() for batch in batches], [batch.mean() for batch in batches]):
         for before in (range(len(values) - 1), values[:-1]):  # a trend, or neighbours alike
             assert abs(np.corrcoef(before, values[1:])[0, 1]) < 0.15
     assert max(len(set(batch // 32)) for batch in batches) > 25
 
 
+def test_an_order_takes_next_to_no_memory_beside_its_records():
+    records = np.arange(400_000, dtype=np.int32)
+    tracemalloc.start()
+    taken = sum(len(batch) for batch in order(records, lambda chosen: chosen % 97, 32, np.random.default_rng(0)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken == 400_000
+    assert peak < 400_000  # a byte each, of which the order of the batches takes a quarter
+
+
 def test_equal_lengths_are_shuffled_too():
-    batches = order(np.full(64, 5), 8, np.random.default_rng(0))
+    batches = ordered(np.full(64, 5), 8, np.random.default_rng(0))
     assert sorted(map(sorted, batches)) != np.arange(64).reshape(8, 8).tolist()
 
 
@@ -149,3 +166,14 @@ def test_evaluation_takes_each_record_once_from_short_to_long(data):
     lengths = torch.cat([batch.lengths for batch in batches])
     assert lengths.equal(lengths.sort().values)
     assert list(evaluation_batches(data, np.array([], int), 8)) == []
+
+
+def test_evaluation_of_many_records_sorts_them_part_by_part(data, monkeypatch):
+    monkeypatch.setattr(batches_module, "SORTED", 17)
+    records = data.split("train")
+    batches = list(evaluation_batches(data, records, 8))
+    assert [len(batch.records) for batch in batches] == [8] * 7 + [4]
+    for part, start in zip((batches[:2], batches[2:4], batches[6:]), (0, 16, 48), strict=True):
+        assert sorted(torch.cat([batch.records for batch in part]).tolist()) == records[start : start + 16].tolist()
+        lengths = torch.cat([batch.lengths for batch in part])
+        assert lengths.equal(lengths.sort().values)

@@ -1,8 +1,10 @@
 """The prepared form: exact, equal for equal input, memory-mapped, and refused where it is not whole."""
 
+import mmap
 import multiprocessing
 import os
 import pickle
+import signal
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import seqdens.cache
 from seqdens.cache import Prepared, Provenance, write
 from seqdens.datasets.base import STROKE_END, Column, Record, Skipped, X, Y
 from seqdens.errors import DataError, SeqdensError, UsageError
@@ -61,6 +64,7 @@ def test_what_was_written_is_read(cache):
     assert list(cache.ids) == ["r0", "r1", "r2", "r3"]
     assert list(cache.texts) == ["be", "à bc", "", ""]
     assert cache.texts[-4:2] == ["be", "à bc"]
+    assert cache.texts.empty().tolist() == [2, 3]
     assert list(cache.groups) == ["w1", "", "", ""]
     assert list(cache.labels) == ["genuine", "", "", ""]
     assert cache.skipped == [Skipped("bad.txt", "is empty")]
@@ -226,8 +230,12 @@ def test_opening_maps_the_file_and_reads_next_to_nothing(tmp_path):
     tracemalloc.stop()
     assert path.stat().st_size > 5_000_000
     assert peak < 300_000
-    for array in (data.starts, data.splits, data._reals, data._states):
-        assert isinstance(array, np.memmap)
+    (file,) = data._files
+    for array in (file.starts, file.splits, file.reals, file.states):
+        base = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        assert isinstance(base.obj, mmap.mmap)
         assert array.flags.aligned
         assert not array.flags.writeable
 
@@ -349,7 +357,7 @@ def test_damage_around_the_numbers_is_refused_or_without_effect(cache, damages):
 
 
 def other_file(file):
-    file.attrs["format"] = "something-else"
+    file.attrs["format"] = np.bytes_("something-else")
 
 
 def other_schema(file):
@@ -380,7 +388,7 @@ def fewer_rows(file):
 
 
 def broken_columns(file):
-    file.attrs["columns"] = "["
+    file.attrs["columns"] = np.bytes_("[")
 
 
 def compressed(file):
@@ -389,22 +397,104 @@ def compressed(file):
     file.create_dataset("reals", data=values, compression="gzip")
 
 
+def a_text_of_any_length(file):
+    file.attrs["columns"] = "[]"
+
+
+def many_attributes(file):
+    for number in range(100):
+        file.attrs[f"a{number}"] = number
+
+
+def a_link(file):
+    del file["reals"]
+    file["reals"] = h5py.SoftLink("/states")
+
+
+def a_file_from_outside(file):
+    del file["reals"]
+    file["reals"] = h5py.ExternalLink(__file__, "/reals")
+
+
+def numbers_from_outside(file):
+    del file["reals"]
+    file.create_dataset("reals", (22, 2), np.int16, external=[(__file__, 0, 88)])
+
+
+def a_view_of_outside(file):
+    del file["reals"]
+    layout = h5py.VirtualLayout((22, 2), np.int16)
+    layout[:] = h5py.VirtualSource(__file__, "reals", (22, 2))
+    file.create_virtual_dataset("reals", layout)
+
+
+def many_names(file):
+    for number in range(100):
+        file.create_group(f"a{number}")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (other_file, "format"),
         (other_schema, "schema version 99, this seqdens reads 2"),
-        (no_schema, "locate attribute"),
-        (no_texts, "component not found"),
-        (a_group_for_an_array, "Group"),
+        (no_schema, "schema_version"),
+        (no_texts, "texts"),
+        (a_group_for_an_array, "'starts' is no array"),
         (fewer_splits, "4 records with"),
         (fewer_rows, "for 22 offsets"),
         (broken_columns, "JSON"),
-        (compressed, "NoneType|offset"),
+        (compressed, "a message 0xb, which no cache has"),
+        (a_text_of_any_length, "attribute is not of the kind|a type of numbers that no cache has"),
+        (many_attributes, "stored as those of a cache are not"),
+        (a_link, "a link to elsewhere"),
+        (a_file_from_outside, "a link to elsewhere"),
+        (numbers_from_outside, "a message 0x7, which no cache has"),
+        (a_view_of_outside, "not contiguous"),
+        (many_names, "index is not of the kind"),
     ],
 )
 def test_another_hdf5_file_is_refused_with_the_reason(cache, change, reason):
-    with h5py.File(cache.path, "r+") as file:
+    with h5py.File(cache.path, "r+", libver=("v110", "latest")) as file:
         change(file)
     with pytest.raises(DataError, match=rf"no complete cache .*\(.*({reason}).*\); prepare it again"):
         Prepared(cache.path)
+
+
+@pytest.fixture
+def limit():
+    """Call with a number of bytes over which no file grows from then on."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_error_wherever_it_strikes(tmp_path, limit):
+    def make():
+        texts = ["", "much text " * 2000]  # which is written last
+        return write(tmp_path / "c.h5", provenance([X]), [record(np.ones((9, 1)), text=text) for text in texts])
+
+    size = make().path.stat().st_size
+    before = (tmp_path / "c.h5").read_bytes()
+    for most in (*range(997, size, 997), size - 1):
+        limit(most)
+        with pytest.raises(DataError, match=r"^cannot write .*c\.h5': File too large; choose another place\.$"):
+            make()
+        assert [path.name for path in tmp_path.iterdir()] == ["c.h5"]
+    limit(size)
+    make()
+    assert (tmp_path / "c.h5").read_bytes() == before
+
+
+@pytest.mark.usefixtures("_heed_interrupts")
+def test_an_interrupt_while_the_file_is_closed_is_one(tmp_path, monkeypatch):
+    class Interrupted(seqdens.cache._Output):
+        def truncate(self, size=None):
+            signal.raise_signal(signal.SIGINT)
+            return super().truncate(size)
+
+    monkeypatch.setattr(seqdens.cache, "_Output", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "c.h5", provenance(), ITEMS)
+    assert not list(tmp_path.iterdir())

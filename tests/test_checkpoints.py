@@ -115,7 +115,7 @@ def bombs(mark: Path) -> dict[str, Callable[[Path], None]]:
 def test_a_pickle_is_not_unpickled(fresh: Callable[..., Any], tmp_path: Path, kind: str) -> None:
     path, mark = tmp_path / "trainer.pt", tmp_path / "exploded"
     bombs(mark)[kind](path)
-    with pytest.raises(DataError, match=r"a damaged one \(it holds more than plain data\)"):
+    with pytest.raises(DataError, match=r"a damaged one \((it holds more than plain data|File is not a zip file)\)"):
         checkpoints.load(path, *fresh(), IDENTITY)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Bomb(mark)))

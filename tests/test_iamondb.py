@@ -138,7 +138,7 @@ def test_lists_that_are_named_win_over_those_beside_the_data(listed, tmp_path):
 def test_a_missing_list_is_named(listed):
     (listed / "testset_t.txt").unlink()
     for data in (IamOnDB(listed), IamOnDB(listed, lists=listed)):
-        with pytest.raises(DataError, match=r"testset_t\.txt cannot be read .*trainset\.txt, testset_v\.txt"):
+        with pytest.raises(DataError, match=r"testset_t\.txt cannot be read: .*trainset\.txt, testset_v\.txt"):
             data.sources()
 
 

@@ -1,14 +1,18 @@
 """Stopping between two steps, with real signals."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
 import threading
+import time
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from seqdens.interrupts import interruptible, uninterrupted
+from seqdens.interrupts import Terminated, heeding_sigterm, interruptible, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("_heed_interrupts")
 
@@ -82,6 +86,49 @@ def test_an_interrupt_waits_for_what_must_not_be_left_half_way() -> None:
     with uninterrupted():
         pass
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_sigterm_waits_too_and_then_raises() -> None:
+    done = []
+    with heeding_sigterm():
+        with pytest.raises(Terminated), uninterrupted():  # noqa: PT012
+            signal.raise_signal(signal.SIGTERM)
+            done.append(True)
+        with interruptible() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupt.asked == signal.SIGTERM
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    assert done == [True]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def forked() -> Any:
+    """A process that was forked here, and sleeps."""
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    child = context.Process(target=lambda: begun.set() or time.sleep(600), daemon=True)
+    with warnings.catch_warnings(action="ignore"):
+        child.start()
+    assert begun.wait(30)
+    return child
+
+
+@pytest.mark.parametrize("within", [heeding_sigterm, uninterrupted])
+def test_a_forked_process_ends_at_once(within: Callable[[], Any]) -> None:
+    with within():
+        child = forked()
+    child.terminate()
+    child.join(30)
+    assert child.exitcode == -signal.SIGTERM
+
+
+def test_sigterm_ends_the_processes_that_this_one_started() -> None:
+    child = forked()
+    with heeding_sigterm(), pytest.raises(Terminated):
+        signal.raise_signal(signal.SIGTERM)
+    child.join(30)
+    assert child.exitcode == -signal.SIGKILL
 
 
 def test_a_failure_of_what_must_not_be_left_half_way_is_raised() -> None:

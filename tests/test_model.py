@@ -67,6 +67,50 @@ def test_a_record_s_loss_is_its_own(make: Callable[..., Any], encoder: str, head
 
 
 @every_pair
+@pytest.mark.parametrize("steps", [1, 3, 5, 100])
+def test_pieces_have_the_loss_of_the_whole(make: Callable[..., Any], encoder: str, head: str, steps: int) -> None:
+    data, model = build(make, encoder, head)
+    batch = batch_of(data, [0, 1, 2, 3, 4, 5])
+    whole, pieces = model(batch), list(model.pieces(batch, steps))
+    assert [piece.nats.shape[1] for piece in pieces[:-1]] == [steps] * (len(pieces) - 1)
+    torch.testing.assert_close(torch.cat([piece.nats for piece in pieces], dim=1), whole.nats)
+    for name, term in whole.terms.items():
+        torch.testing.assert_close(torch.cat([piece.terms[name] for piece in pieces], dim=1), term)
+
+
+@every_pair
+def test_a_record_shorter_than_a_piece_has_the_gradient_that_it_had(
+    make: Callable[..., Any], encoder: str, head: str
+) -> None:
+    data, model = build(make, encoder, head)
+    batch = batch_of(data, [0, 1, 2, 3, 4, 5])
+    short = (batch.lengths <= 5).nonzero().flatten()
+    assert 0 < len(short) < 6
+    gradients = []
+    for losses in ([model(batch)], model.pieces(batch, 5)):
+        model.zero_grad()
+        for loss in losses:
+            loss.nats[short].sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("encoder", ["stacked-lstm", "window-lstm"])
+def test_gradients_end_where_a_piece_begins(make: Callable[..., Any], encoder: str) -> None:
+    data, model = build(make, encoder, "gmm-bernoulli")
+    batch = batch_of(data, [int(np.argmax(data.lengths_of(np.arange(6))))])
+    points, steps = batch.points.requires_grad_(), 4
+    _, second, *_ = model.pieces(batch, steps)
+    second.nats.sum().backward()
+    reached = points.grad[0].any(dim=1).tolist()
+    assert reached == [False] * (steps - 1) + [True] * (steps + 1) + [False] * (len(reached) - 2 * steps)
+    points.grad = None
+    model(batch).nats[:, steps : 2 * steps].sum().backward()
+    assert points.grad[0, : 2 * steps].any(dim=1).all()
+
+
+@every_pair
 def test_padding_changes_nothing_and_gets_no_gradient(make: Callable[..., Any], encoder: str, head: str) -> None:
     data, model = build(make, encoder, head)
     batch = batch_of(data, [0, 1, 2])

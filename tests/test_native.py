@@ -103,3 +103,33 @@ def test_a_failure_is_not_tried_again(source: Path, tmp_path: Path, monkeypatch:
             load(source)
     assert calls.read_text().count("call") == 1
     assert not (tmp_path / "kept").exists()
+
+
+def test_what_others_may_write_to_is_not_run(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept" / "native"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    try:
+        load(source)
+    except CannotCompile as error:
+        pytest.skip(str(error))
+    (library,) = kept(tmp_path)
+    assert (folder.stat().st_mode & 0o777, library.stat().st_mode & 0o777) == (0o700, 0o700)
+    library.unlink()
+    library.write_bytes(b"planted")
+    library.chmod(0o777)
+    native._attempt.cache_clear()
+    assert load(source).twice(8) == 16
+    assert library.read_bytes() != b"planted"
+    assert library.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_somebody_else_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "kept" / "native"
+    folder.mkdir(parents=True)
+    stat = Path.stat
+    monkeypatch.setattr(native.os, "geteuid", lambda: 4321)
+    monkeypatch.setattr(Path, "stat", lambda path: os.stat_result((0o40755, 1, 1, 1, 1234, *stat(path)[5:])))
+    with pytest.raises(CannotCompile, match="native belongs to another user, whose code is not run; set XDG_CACHE_HOM"):
+        load(source)
+    assert kept(tmp_path) == []

@@ -310,7 +310,7 @@ def test_a_damaged_cache_is_rebuilt_and_said_so(build, folder, damage):
         Prepared(data.path)
     _, rebuilt = build()
     assert len(rebuilt) == 1
-    assert "is no complete cache of this version" in rebuilt[0]
+    assert "is rebuilt: it is no complete cache of this version" in rebuilt[0]
     assert files(folder) == whole
 
 

@@ -2,13 +2,15 @@
 
 import errno
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seqdens.errors import DataError, UsageError
-from seqdens.training.run_folder import FILES, LOCK, Run, held, read_config, without_none
+from seqdens.files import LOCK, PARTIAL
+from seqdens.training.run_folder import FILES, Run, read_config, without_none
 
 CONFIG = {
     "experiment": "hän\ndwriting",
@@ -93,15 +95,35 @@ def test_a_failure_sets_the_folder_free(tmp_path: Path) -> None:
     assert not (run.path / LOCK).exists()
 
 
-def test_a_lock_whose_file_was_just_deleted_does_not_count(tmp_path: Path) -> None:
-    path = tmp_path / LOCK
-    with path.open("ab") as file:
-        path.unlink()
-        assert not held(file, path)
-        path.touch()
-        assert not held(file, path)
-    with path.open("ab") as file:
-        assert held(file, path)
+def test_what_a_killed_run_left_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    (tmp_path / f".best.safetensors.x{PARTIAL}").mkdir()
+    with Run(tmp_path).opened(resume=True):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+
+
+def vanish(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def be_replaced(folder: Path) -> None:
+    vanish(folder)
+    folder.mkdir()
+    (folder / LOCK).touch()
+
+
+@pytest.mark.parametrize("happen", [vanish, be_replaced])
+def test_a_folder_that_is_no_longer_the_run_s_is_told_and_left_alone(
+    tmp_path: Path, happen: Callable[[Path], None]
+) -> None:
+    run = Run(tmp_path / "run", CONFIG)
+    with run.opened():
+        run.check_held()
+        happen(run.path)
+        with pytest.raises(DataError, match=r"run was deleted, moved or replaced while .*--resume, or start again"):
+            run.check_held()
+    assert run.path.exists() == (run.path / LOCK).exists() == (happen is be_replaced)
+    run.check_held()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has its own locks")

@@ -115,6 +115,14 @@ def test_a_failure_is_told_before_it_is_raised(make: Callable[..., Any], tmp_pat
     assert "lower training.learning_rate" in told[1][1]
 
 
+def test_of_a_run_that_is_refused_nothing_is_told(make: Callable[..., Any], tmp_path: Path) -> None:
+    data, listener = make(), Listener()
+    carry_out(Run(tmp_path / "run", config()), data)
+    with pytest.raises(UsageError, match="another setting"):
+        train_and_sample(Run(tmp_path / "run", config(seed=4)), data, Events([listener], []), resume=True)
+    assert listener.told == []
+
+
 @pytest.mark.parametrize(
     ("part", "option", "value"),
     [("encoder", "hidden_size", 0), ("head", "components", 0), ("training", "optimiser", "addam")],

@@ -1046,6 +1046,11 @@ def test_prepared_data_that_are_not_the_records_are_caught(root: Path, tmp_path:
     violates(NumbersContract, "dataset", ReadsAtRandom, test, root, tmp_path)
 
 
+def test_shards_that_are_not_the_whole_are_caught(root: Path, tmp_path: Path) -> None:
+    test, says = "test_shards_make_up_the_whole", "broken: in 2 shards it has other points and statistics"
+    violates(NumbersContract, "dataset", ReadsAtRandom, test, root, tmp_path, 2, says=says)
+
+
 # Experiments
 
 COUNTING = Experiment(

@@ -13,7 +13,8 @@ import click
 
 from seqdens.components import CORE, registry
 from seqdens.distributed import first_alone_prints, join
-from seqdens.errors import SeqdensError
+from seqdens.errors import SeqdensError, printable
+from seqdens.interrupts import Terminated, heeding_sigterm
 from seqdens.registry import Provider
 from seqdens.version import __version__
 
@@ -87,6 +88,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except Terminated:
+            click.echo("Terminated.", err=True)
+            ctx.exit(143)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
@@ -111,7 +115,7 @@ class Commands(click.Group):
         except OSError as error:
             if self.debug:
                 traceback.print_exc()
-            place = f"{error.filename}: " if error.filename is not None else ""
+            place = f"{printable(str(error.filename))}: " if error.filename is not None else ""
             click.echo(f"Error: {place}{error.strerror or error}.", err=True)
             sys.exit(1)
 
@@ -137,10 +141,11 @@ def cli() -> None:
 
 def main() -> None:
     """The console command `seqdens`; of processes that `torchrun` started the first alone prints."""
+    # no line of a program is of help here
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {printable(str(message))}\n"
     join()
-    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"  # no line of a program is of help here
     try:
-        with first_alone_prints():
+        with heeding_sigterm(), first_alone_prints():
             cli(prog_name="seqdens")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on Ctrl-C ends the process, without a traceback

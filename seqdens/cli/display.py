@@ -70,7 +70,8 @@ class TrainingDisplay:
     def run_started(self, run: Any) -> None:
         training, processes = run.config["training"], distributed.size()
         shared = f" with {processes} processes, batches of {processes} x {training['batch_size']}"
-        where = f"{run.path}{shared if processes > 1 else ''}"
+        together = f", {training['accumulate']} batches a step"
+        where = f"{run.path}{shared * (processes > 1)}{together * (training['accumulate'] > 1)}"
         self.say(f"Training to epoch {training['epochs']} in {where} (Ctrl-C saves, --resume continues)")
 
     @hookimpl
@@ -91,6 +92,8 @@ class TrainingDisplay:
         if "valid_nats_per_point" in metrics:
             parts.append(f"valid {self._losses(metrics, 'valid')}")
         parts += [f"{metrics['points_per_second']:,.0f} points/s", duration(metrics["seconds"])]
+        if metrics["skipped_steps"]:
+            parts.append(f"{metrics['skipped_steps']:.0f} steps skipped (loss or gradients not finite)")
         self.say(f"epoch {metrics['epoch']:.0f}: {' · '.join(parts)}")
 
     @hookimpl

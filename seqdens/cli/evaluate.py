@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from seqdens.cli.run_data import data_options, dataset_part, from_elsewhere, prepare_part
-from seqdens.errors import SeqdensError
+from seqdens.errors import SeqdensError, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,7 +99,7 @@ def evaluate(
     else:
         Console().print(table([subject.name for subject in subjects], found))
     for line in [*told, *notes(subjects, found)]:
-        click.echo(line, err=as_json)
+        click.echo(printable(line), err=as_json)
 
 
 def with_data(paths: Iterable[Path], cache: Path | None, **chosen: Any) -> Iterator[Subject]:

@@ -12,7 +12,7 @@ import click
 
 from seqdens.cli.prepare import Function
 from seqdens.cli.run_data import data_for, data_options
-from seqdens.errors import DataError, UsageError
+from seqdens.errors import DataError, UsageError, printable
 from seqdens.registry import one_line
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def plot_along(
     if steps:
         batch = batch._replace(points=batch.points[:, :steps], lengths=batch.lengths.clamp(max=steps))
     plot(out, loaded, batch.to(loaded.device), title(loaded, data, index, int(batch.lengths)))
-    click.echo(f"{out}: {data.provenance.record_name} {data.ids[index]}, points {int(batch.lengths):,}")
+    click.echo(f"{out}: {data.provenance.record_name} {printable(data.ids[index])}, points {int(batch.lengths):,}")
 
 
 def find_record(data: Prepared, name: str | None, split: Any) -> int:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seqdens.errors import UsageError
+from seqdens.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from seqdens.cache import Prepared
+    from seqdens.shards import Shard
 
 MENTIONED = 5  # skipped files named on the screen
 
@@ -41,6 +42,7 @@ def place_options(command: Function) -> Function:
 @click.option("--workers", type=click.IntRange(1), help="Processes that read; default: one a core.")
 @click.option("--strict", is_flag=True, help="Fail where any file cannot be read, naming the first.")
 @click.option("--rebuild", is_flag=True, help="Build it anew, whatever is there.")
+@click.option("--shard", metavar="I/N", help="Only part I of N; run and all else open the N parts as one.")
 @click.option("--verify", is_flag=True, help="Compare the files' contents, not only names and sizes.")
 def prepare(
     dataset: str,
@@ -50,6 +52,7 @@ def prepare(
     workers: int | None,
     strict: bool,
     rebuild: bool,
+    shard: str | None,
     verify: bool,
 ) -> None:
     """Build or refresh the prepared form of DATASET.
@@ -57,7 +60,9 @@ def prepare(
     `seqdens list datasets` names them; `seqdens show DATASET` gives the options of one.
     """
     from seqdens.components import dataset as component
+    from seqdens.shards import Shard
 
+    part = Shard.parse(shard) if shard else None
     options = parse_options(settings)
     root = options.pop("root", None)
     prepared = prepare_with_display(
@@ -67,9 +72,20 @@ def prepare(
         workers=workers,
         rebuild=rebuild,
         verify=verify,
+        shard=part,
         strict=strict,
     )
-    click.echo(f"Prepared at {prepared.path}")
+    more = f" and {len(prepared.paths) - 1} more" if len(prepared.paths) > 1 else ""
+    click.echo(f"Prepared at {prepared.path}{more}")
+    if part and prepared.provenance.shard:
+        click.echo(progress_of(part, prepared.path))
+
+
+def progress_of(shard: Shard, path: Path) -> str:
+    """A line: which of the shards beside this one are still to be prepared."""
+    left = shard.missing_beside(path)
+    names = ", ".join(map(str, left))
+    return f"Still to be prepared: {names}" if left else f"All {shard.total} shards are there; they are opened as one."
 
 
 def parse_options(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -100,7 +116,7 @@ def prepare_with_display(
             component,
             root,
             progress=progress,
-            note=lambda line: console.print(f"Note: {line}", markup=False),
+            note=lambda line: console.print(f"Note: {printable(line)}", markup=False),
             max_skipped=0.0 if strict else MAX_SKIPPED,
             **settings,
         )
@@ -113,12 +129,14 @@ def summarise(prepared: Prepared, stderr: bool = False) -> None:
     from seqdens.datasets.base import SPLITS
 
     about = prepared.provenance
-    name = about.dataset + (" (synthetic)" if about.synthetic else "")
+    name = printable(about.dataset) + (" (synthetic)" if about.synthetic else "")
     counts = ", ".join(f"{len(prepared.split(split)):,} {split}" for split in SPLITS)
-    skips = f", {len(prepared.skipped):,} skipped" if prepared.skipped else ""
-    points = f"{prepared.starts[-1]:,} points"
-    click.echo(f"{name}: {len(prepared):,} {about.record_name}s ({counts}), {points}{skips}", err=stderr)
-    for skipped in prepared.skipped[:MENTIONED]:
-        click.echo(f"  skipped {skipped.path}: {skipped.reason}", err=stderr)
-    if len(prepared.skipped) > MENTIONED:
-        click.echo(f"  ... and {len(prepared.skipped) - MENTIONED} more, listed in {prepared.path}", err=stderr)
+    name += f", shard {about.shard}" if about.shard else ""
+    skipped = prepared.skipped
+    skips = f", {len(skipped):,} skipped" if skipped else ""
+    points = f"{prepared.points:,} points"
+    click.echo(f"{name}: {len(prepared):,} {printable(about.record_name)}s ({counts}), {points}{skips}", err=stderr)
+    for each in skipped[:MENTIONED]:
+        click.echo(printable(f"  skipped {each.path}: {each.reason}"), err=stderr)
+    if len(skipped) > MENTIONED:
+        click.echo(f"  ... and {len(skipped) - MENTIONED} more, listed in {prepared.path}", err=stderr)

@@ -15,7 +15,7 @@ from seqdens.cli.prepare import parse_options, place_options
 @click.pass_context
 def styles(context: click.Context) -> None:
     """List the saved styles, lines of a hand for a model to write in; add, show and remove them."""
-    from seqdens.errors import SeqdensError
+    from seqdens.errors import SeqdensError, printable
     from seqdens.styles import load_style, style_names, styles_folder
 
     if context.invoked_subcommand:
@@ -27,7 +27,8 @@ def styles(context: click.Context) -> None:
         except SeqdensError as error:
             click.echo(f"Warning: {error}", err=True)
         else:
-            rows.append((name, f"{len(style.points):,} points", style.source, shorten(style.text, 60)))
+            source, text = printable(style.source), printable(shorten(style.text, 60))
+            rows.append((name, f"{len(style.points):,} points", source, text))
     click.echo(aligned(rows) if rows else f"No styles in {styles_folder()}; `seqdens styles add` saves one.")
 
 

@@ -17,6 +17,7 @@ from seqdens.errors import UsageError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+MOST_CATEGORIES = 1 << 20  # a model takes and gives a number for each
 
 
 class Column(NamedTuple):
@@ -52,12 +53,16 @@ def check_columns(owner: str, columns: Sequence[Column]) -> None:
     for column in columns:
         if names.count(column.name) > 1:
             raise UsageError(f"{owner} has {names.count(column.name)} columns {column.name!r}, but names must differ.")
+        if not column.name.isprintable():
+            raise UsageError(f"{owner} has a column {column.name!r}, but a name must have no control characters.")
         if column.kind not in ("real", "binary", "category"):
             raise UsageError(
                 f"column {column.name!r} of {owner} is {column.kind!r}, but must be 'real', 'binary' or 'category'."
             )
-        if column.kind == "category" and column.size < 1:
-            raise UsageError(f"column {column.name!r} of {owner} has size {column.size}, but must have 1 or more.")
+        if column.kind == "category" and not 1 <= column.size <= MOST_CATEGORIES:
+            raise UsageError(
+                f"column {column.name!r} of {owner} has size {column.size}, but must have 1 to {MOST_CATEGORIES:,}."
+            )
 
 
 X = Column("x", "real", difference=True)

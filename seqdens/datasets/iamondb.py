@@ -24,6 +24,7 @@ from lxml import etree
 
 from seqdens.datasets.base import Dataset, Record, Skipped, Source, Split
 from seqdens.errors import DataError, UsageError
+from seqdens.files import check_file
 from seqdens.registry import choices
 
 Protocol = Literal["graves", "official"]
@@ -48,8 +49,7 @@ PARSER = etree.XMLParser(
     remove_blank_text=True,
     remove_comments=True,
     remove_pis=True,
-    collect_ids=False,
-)
+)  # without collect_ids=False: with it lxml 6 opens what a document type names, a pipe or a device too
 STROKES = etree.XPath("/*/StrokeSet/Stroke")
 X_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@x", smart_strings=False)
 Y_VALUES = etree.XPath("/*/StrokeSet/Stroke/Point/@y", smart_strings=False)
@@ -187,9 +187,9 @@ class IamOnDB(Dataset):
         for name, split in PROTOCOLS[self.protocol].items():
             path = folder / f"{name}.txt"
             try:
-                split_of |= dict.fromkeys(path.read_text(ENCODING).split(), split)
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({error.strerror}); the lists are {LISTS}.") from None
+                split_of |= dict.fromkeys(read_bytes(path, folder).decode(ENCODING).split(), split)
+            except ValueError as error:
+                raise DataError(f"{path} {error}; the lists are {LISTS}.") from None
         if split_of.keys().isdisjoint(forms):
             raise DataError(f"the lists in {folder} name none of the {len(forms)} forms in {self.root}.")
         self.notes = (f"split by the lists in {folder}, protocol {self.protocol!r}",)
@@ -221,13 +221,13 @@ class IamOnDB(Dataset):
             if (self.root / "ascii").is_dir():
                 raise ValueError("there is no such file: the lines of this form have no text")
             return [""] * len(lines)
-        texts = transcribed(read_bytes(path).decode(ENCODING))
+        texts = transcribed(read_bytes(path, self.root / "ascii").decode(ENCODING))
         if len(texts) != len(lines) and texts != [PLACEHOLDER]:
             raise ValueError(f"has {len(texts)} lines of text for {len(lines)} line files: none is used")
         return texts
 
     def _points(self, path: Path) -> np.ndarray:
-        points = parse_strokes(read_bytes(path))
+        points = parse_strokes(read_bytes(path, self.root / "lineStrokes"))
         if self.max_step > 0:
             points = without_long_steps(points, self.max_step)
         if len(points) < 2:
@@ -257,8 +257,9 @@ def hashed_split(form: str, seed: int) -> Split:
     return "train" if share < 0.85 else "valid" if share < 0.925 else "test"
 
 
-def read_bytes(path: Path) -> bytes:
-    """What is in a file; raises `ValueError` where it cannot be read."""
+def read_bytes(path: Path, folder: Path) -> bytes:
+    """What is in a file below `folder`; raises `ValueError` where it cannot be read."""
+    check_file(path, folder)
     try:
         return path.read_bytes()
     except OSError as error:

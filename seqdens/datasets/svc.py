@@ -29,6 +29,7 @@ from seqdens.datasets.base import (
     Y,
 )
 from seqdens.errors import DataError, UsageError
+from seqdens.files import check_file
 from seqdens.registry import choices
 
 Signatures = Literal["all", "genuine", "forged"]
@@ -105,6 +106,7 @@ class SVC2004(Dataset):
         for path in source.paths:
             user, signature = numbers(path.name)
             try:
+                check_file(path, self.root)
                 points = self._points(parse(path.read_text(ENCODING)))
             except OSError as error:
                 yield Skipped(str(path), f"cannot be read: {error.strerror}")
@@ -128,6 +130,7 @@ class SVC2004(Dataset):
 
     def _check_channels(self, path: Path) -> None:
         try:
+            check_file(path, self.root)
             columns = parse(path.read_text(ENCODING)).shape[1]
         except (OSError, ValueError):
             return  # reading will report it

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,8 @@ from lxml import etree
 from seqdens.errors import DataError
 from seqdens.ink.xml import read_root, tag
 
+MOST_POINTS = 500_000  # of a drawing
+LONGEST_POINT = 4_000  # characters; a point has a value for each channel
 TEXTS = ("truth", "transcription")  # types of the annotations that hold what was written
 
 _VALUE = re.compile(r"""\s*([!'"]?)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?#[0-9A-Fa-f]+|[TF*?])""")
@@ -65,7 +66,7 @@ def read_inkml(path: str | Path) -> Recorded:
     root = read_root(path, "ink")
     try:
         strokes = _strokes(root)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"cannot load {str(path)!r}: {error}.") from None
     if not strokes:
         raise DataError(f"cannot load {str(path)!r}: it has no <trace> that the pen drew.")
@@ -89,7 +90,9 @@ def trace_values(text: str) -> list[list[float]]:
 
 def _values(part: str) -> Iterator[tuple[str, str]]:
     """Qualifier and value of each channel of a point."""
-    part, place = part.rstrip(), 0
+    part, place = part.strip(), 0
+    if len(part) > LONGEST_POINT:
+        raise ValueError(f"a point of a trace has more than {LONGEST_POINT:,} characters")
     while place < len(part):
         match = _VALUE.match(part, place)
         if not match:
@@ -107,13 +110,19 @@ def _number(text: str) -> float:
 def _strokes(root: etree._Element) -> list[np.ndarray]:
     x, y, down = _channels(root)
     strokes: list[list[np.ndarray]] = []
+    total = 0
     for trace in root.iter("{*}trace"):
         if trace.get("type", "penDown") == "penUp":
             continue
-        points = np.array([*zip_longest(*trace_values("".join(trace.itertext())), fillvalue=np.nan)])
-        if len(points) <= max(x, y):
-            raise ValueError(f"a trace has {len(points)} channel(s), but X and Y need {max(x, y) + 1}")
-        ink = points[[x, y]].T * (1, down)
+        text = "".join(trace.itertext())
+        total += text.count(",") + 1
+        if total > MOST_POINTS:
+            raise ValueError(f"it has more than {MOST_POINTS:,} points")
+        points = trace_values(text)
+        needed, most = max(x, y) + 1, max(map(len, points))
+        if most < needed:
+            raise ValueError(f"a trace has {most} channel(s), but X and Y need {needed}")
+        ink = np.array([(point[x], point[y]) for point in points if len(point) >= needed]) * (1, down)
         ink = ink[~np.isnan(ink).any(axis=1)]
         if not (np.abs(ink) < _FURTHEST).all():
             raise ValueError(f"a trace leads further than {_FURTHEST:g}")

@@ -20,6 +20,7 @@ from seqdens.ink.xml import read_root, tag
 
 CURVE = 24  # chords of a curve: far finer than the points that a pen's way is resampled to
 MOST_POINTS = 500_000  # of a drawing
+MOST_MOVES = 100_000  # of a path
 
 _NUMBER = re.compile(r"[\s,]*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 _FLAG = re.compile(r"[\s,]*([01])")
@@ -39,12 +40,22 @@ def read_svg(path: str | Path) -> list[np.ndarray]:
     root = read_root(path, "svg")
     try:
         with np.errstate(all="ignore"):  # what overflows is refused
-            strokes = list(_strokes(root, np.eye(3)))
-    except ValueError as error:
+            strokes = _limited(_strokes(root, np.eye(3)))
+    except (ValueError, ArithmeticError) as error:
         raise DataError(f"cannot load {str(path)!r}: {error}.") from None
     if not strokes:
         raise DataError(f"cannot load {str(path)!r}: it draws no <path>, <polyline>, <polygon> or <line>.")
     return strokes
+
+
+def _limited(strokes: Iterator[np.ndarray]) -> list[np.ndarray]:
+    found, total = [], 0
+    for stroke in strokes:
+        found.append(stroke)
+        total += len(stroke)
+        if total > MOST_POINTS:
+            raise ValueError(f"it has more than {MOST_POINTS:,} points")
+    return found
 
 
 def _strokes(element: etree._Element, outer: np.ndarray) -> Iterator[np.ndarray]:
@@ -72,7 +83,7 @@ def _own_strokes(element: etree._Element) -> list[np.ndarray]:
         points = np.array(values[::2]) + 1j * np.array(values[1::2])
         return [np.append(points, points[0]) if name == "polygon" else points] if len(points) else []
     if name == "line":
-        x1, y1, x2, y2 = (_numbers(element.get(key, "0"))[0] for key in ("x1", "y1", "x2", "y2"))
+        x1, y1, x2, y2 = ((*_numbers(element.get(key, "")), 0.0)[0] for key in ("x1", "y1", "x2", "y2"))
         return [np.array([complex(x1, y1), complex(x2, y2)])]
     return []
 
@@ -97,6 +108,8 @@ def path_strokes(data: str) -> list[np.ndarray]:
         points = [origin + complex(x, y) for x, y in zip(values[::2], values[1::2], strict=False)]
         if letter == "m":
             start = position = control = points[0]
+            if len(strokes) == MOST_MOVES:
+                raise ValueError(f"a path has more than {MOST_MOVES:,} moves")
             strokes.append([np.array([start])])
             before = letter
             continue

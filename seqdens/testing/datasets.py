@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from seqdens.cache import Prepared
 from seqdens.datasets.base import SPLITS, Dataset, Record, Skipped, Source
 from seqdens.offsets import to_offsets, to_points
 from seqdens.prepare import checked, load, prepare
 from seqdens.registry import Component
+from seqdens.shards import all_of
 from seqdens.testing.components import ComponentContract, refused
 
 JUNK = b"\x00\xff what a disk may leave of a file \xfe\n"
@@ -165,7 +167,8 @@ class DatasetContract(ComponentContract):
         records = self.records(root)
         assert list(prepared.ids) == [record.id for record in records]
         assert list(prepared.texts) == [record.text for record in records]
-        assert [SPLITS[split] for split in prepared.splits] == [record.split for record in records]
+        for split in SPLITS:
+            assert prepared.split(split).tolist() == [i for i, record in enumerate(records) if record.split == split]
         differenced = [column.difference for column in prepared.columns]
         for index, record in enumerate(records):
             offsets = prepared.offsets(index)
@@ -184,6 +187,18 @@ class DatasetContract(ComponentContract):
         assert read_first, f"{self.name}: preparing reads no source"
         assert first.path == second.path, f"{self.name}: it is prepared to another place the second time"
         assert read_second == [], f"{self.name}: it is prepared anew without need: {rebuilt}"
+
+    @pytest.mark.parametrize("total", [2, 5])
+    def test_shards_make_up_the_whole(self, root: Path | None, tmp_path: Path, total: int) -> None:
+        """Prepared apart and in another order, they are one data set, equal to that prepared as one."""
+        whole = prepare(self.dataset, root, folder=tmp_path / "whole")
+        for shard in reversed(all_of(total)):
+            prepare(self.dataset, root, folder=tmp_path / "shards", shard=shard)
+        joined = prepare(self.dataset, root, folder=tmp_path / "shards")
+        assert len(joined.paths) == total
+        wanted, found = contents(whole), contents(joined)
+        different = [name for name in wanted if found[name] != wanted[name]]
+        assert not different, f"{self.name}: in {total} shards it has other {' and '.join(different)}"
 
     @pytest.mark.parametrize("name", ["nowhere", "empty", "file"])
     def test_a_folder_that_is_not_its_own_is_refused(self, tmp_path: Path, name: str) -> None:
@@ -235,6 +250,22 @@ def told(data: Dataset, source: Source) -> list[tuple[str, Any]]:
         )
         for item in data.read(source)
     ]
+
+
+def contents(prepared: Prepared) -> dict[str, Any]:
+    """All that a prepared data set says, by name, to be compared."""
+    offsets = [prepared.offsets(index) for index in range(len(prepared))]
+    return {
+        "points": np.concatenate(offsets).tobytes(),
+        "lengths": prepared.lengths_of(prepared.split("all")).tolist(),
+        "splits": [prepared.split(split).tolist() for split in SPLITS],
+        "texts": [list(prepared.ids), list(prepared.texts), list(prepared.groups), list(prepared.labels)],
+        "skipped files": prepared.skipped,
+        "statistics": [prepared.mean.tolist(), prepared.std.tolist()],
+        "alphabet": prepared.alphabet,
+        "types": prepared.integer,
+        "provenance": prepared.provenance,
+    }
 
 
 def counting(done: list[int]) -> Callable[[int, int], None]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import os
-import sys
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,13 @@ from typing import Any, BinaryIO
 import tomli_w
 
 from seqdens.errors import DataError, UsageError
-from seqdens.files import replacing, writing
+from seqdens.files import LOCK, clear_leftovers, hold, is_at, replacing, writing
+from seqdens.registry import one_line
 
 FILES = (
     "config.toml",
     "metrics.csv",
+    "skipped.csv",
     "best.safetensors",
     "last.safetensors",
     "trainer.pt",
@@ -28,7 +29,9 @@ FILES = (
     "samples.csv",
     "loss.png",
 )
-LOCK = ".lock"  # there while a run is using the folder, and after a run that was killed
+LARGEST_CONFIG = 1 << 20  # bytes
+DEEPEST = 32  # parts of a key, a.b.c
+DEEP_KEY = re.compile(rb"(?:\.[ \t]*(?:[\w-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*){%d}" % DEEPEST)
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Run:
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
+    _lock: BinaryIO | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def exists(self) -> bool:
@@ -61,6 +65,10 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def skipped(self) -> Path:
+        return self.path / "skipped.csv"
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Raises `UsageError` where a file is in the way, or a run (even part of one) that may not be replaced."""
@@ -97,21 +105,32 @@ class Run:
         be written.
         """
         self._check_folder()
-        path = self.path / LOCK
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
-        with file:
-            if not held(file, path):
-                raise UsageError(
-                    f"{self.path}: another run is using it; wait until it has ended, or choose another folder (--out)."
-                )
+            self._lock = hold(self.path)
+        if not self._lock:
+            raise UsageError(
+                f"{self.path}: another run is using it; wait until it has ended, or choose another folder (--out)."
+            )
+        with self._lock:
             try:
+                for name in FILES:
+                    clear_leftovers(self.path / name)
                 self.check_resumable() if resume else self.start(overwrite=overwrite)
                 yield
             finally:
                 with suppress(OSError):  # Windows keeps a file that is open
-                    path.unlink()
+                    if is_at(self._lock, self.path / LOCK):
+                        (self.path / LOCK).unlink()
+                self._lock = None
+
+    def check_held(self) -> None:
+        """Raises `DataError` where the folder that was opened is gone, or another is in its place: nothing is its."""
+        if self._lock and not is_at(self._lock, self.path / LOCK):
+            raise DataError(
+                f"{self.path} was deleted, moved or replaced while the run was using it; put it back and go on with "
+                "--resume, or start again."
+            )
 
     def _check_folder(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -122,11 +141,15 @@ class Run:
             temporary.write_text(tomli_w.dumps(without_none(self.config)), encoding="utf-8")
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """One row an epoch."""
+        """One row an epoch; raises `DataError` for a file of something else."""
         if not self.metrics.exists():
             return []
-        with self.metrics.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            with self.metrics.open(newline="") as file:
+                header, *rows = [*csv.reader(file)] or [[]]
+            return [dict(zip(header, map(float, row), strict=True)) for row in rows]
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"{self.metrics} holds no losses of a run ({one_line(error)}).") from None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         with replacing(self.metrics) as temporary, temporary.open("w", newline="") as file:
@@ -134,33 +157,28 @@ class Run:
             writer.writeheader()
             writer.writerows(rows)
 
-
-def held(file: BinaryIO, path: Path) -> bool:
-    """Holds the open `file` until it is closed; False where somebody else does, or has just deleted it from `path`."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, PermissionError, FileNotFoundError):
-        return False
-    except OSError:  # there are no locks
-        return True
+    def write_skipped(self, rows: Iterable[tuple[int, str]]) -> None:
+        """The steps that were skipped before training failed, and the ids of their records."""
+        with replacing(self.skipped) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("step", "record"))
+            writer.writerows(rows)
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """A configuration file as nested dictionaries; raises `DataError` naming the file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_CONFIG + 1)
+        if len(content) > LARGEST_CONFIG:
+            raise ValueError(f"it is larger than {LARGEST_CONFIG >> 20} MiB")
+        if DEEP_KEY.search(content):  # whose time would grow with the square of its length
+            raise ValueError(f"a key has more than {DEEPEST} parts")
+        return tomllib.loads(content.decode())
     except FileNotFoundError:
         raise DataError(f"there is no configuration file {path}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError(f"{path} is no TOML file ({error}).") from None
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise DataError(f"{path} is no TOML file ({' '.join(str(error).split())}).") from None
 
 
 def without_none(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """The training loop: steps over bucketed batches, validation each epoch, best and last, resumed bit for bit.
 
-B records of a batch. The loss differentiated is the sum in nats over each record, so that the clip ranges of
-Graves (2013) mean what they mean; parameter gradients are divided by B afterwards. Where `torchrun` started several
-processes, the ranks, each takes its share of every batch and of validation, and B counts the records of all: their
-weights stay equal, and so do their decisions.
+B records of a batch, or of the batches of one step. The loss differentiated is the sum in nats over each record, so
+that the clip ranges of Graves (2013) mean what they mean; parameter gradients are divided by B afterwards. Where
+`torchrun` started several processes, the ranks, each takes its share of every batch and of validation, and B counts the
+records of all: their weights stay equal, and so do their decisions. A step whose loss or gradients are not finite is
+skipped.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from itertools import takewhile
+from collections.abc import Callable, Iterator
+from itertools import chain, islice, takewhile
 from typing import Annotated, Any, Literal, Protocol
 
 import torch
@@ -24,8 +26,8 @@ from seqdens.cache import Prepared
 from seqdens.devices import autocast, choose_device, flushing_denormals
 from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
-from seqdens.interrupts import Interrupt, interruptible
-from seqdens.model import SequenceModel
+from seqdens.interrupts import STOPS, Interrupt, interruptible
+from seqdens.model import Loss, SequenceModel
 from seqdens.optim import make_optimiser
 from seqdens.registry import check_options, options_of
 from seqdens.sampling import LARGEST_SEED
@@ -62,7 +64,10 @@ class Trainer:
         learning_rate: of the optimiser
         decay: share of all steps, at the end, over which the learning rate falls to zero
         batch_size: records in a batch, of each process where torchrun started several
+        accumulate: batches whose gradients are added up for a step of the optimiser
+        truncate: points that gradients go back at most, batches being worked through in pieces of so many, 0 for all
         patience: epochs without a better validation loss after which training stops, 0 for never
+        max_skipped: steps in a row, skipped for a loss or gradients that are not finite, after which training fails
         seed: of initial weights, data order and samples
         device: auto, cpu, cuda, cuda:1, mps
         precision: auto (products in bf16 where the hardware is fast at it), float32, bf16
@@ -76,7 +81,10 @@ class Trainer:
         learning_rate: Annotated[float, Meta(gt=0)] = 1e-4,
         decay: Annotated[float, Meta(ge=0, le=1)] = 0.0,
         batch_size: Positive = 32,
+        accumulate: Positive = 1,
+        truncate: Count = 0,
         patience: Count = 0,
+        max_skipped: Positive = 10,
         seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED)] = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "bf16"] = "auto",
@@ -84,7 +92,8 @@ class Trainer:
         given = {name: value for name, value in locals().items() if name != "self"}
         check_options("the trainer", options_of(Trainer), given)
         make_optimiser(optimiser, [torch.nn.Parameter(torch.zeros(1))], learning_rate)  # what it refuses, it does now
-        self.epochs, self.batch_size, self.patience, self.seed = epochs, batch_size, patience, seed
+        self.epochs, self.batch_size, self.accumulate, self.seed = epochs, batch_size, accumulate, seed
+        self.truncate, self.patience, self.max_skipped = truncate, patience, max_skipped
         self.optimiser, self.learning_rate, self.decay = optimiser, learning_rate, decay
         self.device, self.precision = choose_device(device), precision
 
@@ -100,14 +109,29 @@ class Trainer:
         """Train, and leave the best weights (by validation loss) in `model`; returns the metrics of each epoch.
 
         With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit.
-        Losses are nats per point and per record, in normalised units. Ctrl-C saves, then raises
-        `KeyboardInterrupt`; a loss that is not finite, or no training record, raises `DataError`. Processes that
-        `torchrun` started train together, from the first one's weights; it alone writes and tells events.
+        Losses are nats per point and per record, in normalised units. Ctrl-C or SIGTERM saves, then raises
+        `KeyboardInterrupt`; a validation loss that is not finite, `max_skipped` skipped steps in a row, or no training
+        record, raises `DataError`. Processes that `torchrun` started train together, from the first one's weights; it
+        alone writes and tells events.
         """
+        return self.begin(model, data, run=run, resume=resume, events=events)()
+
+    def begin(
+        self,
+        model: SequenceModel,
+        data: Prepared,
+        *,
+        run: Run | None = None,
+        resume: bool = False,
+        events: Events | None = None,
+    ) -> Callable[[], list[Metrics]]:
+        """What `fit` does before its first step: it refuses what does not fit, and resumes. Call what this returns."""
         data.check_trainable()
         model.check_data(data)
         distributed.join()
-        return _Fit(self, model, data, run, events).fit(run if resume else None)
+        fitting = _Fit(self, model, data, run, events)
+        fitting.begin(run if resume else None)
+        return fitting.fit
 
 
 class _Fit:
@@ -123,14 +147,17 @@ class _Fit:
         self.optimiser: Optimizer = make_optimiser(trainer.optimiser, self.parameters, trainer.learning_rate)
         self.progress = Progress()
         self.batch_size = trainer.batch_size * distributed.size()
-        self.batches = -(-len(data.split("train")) // self.batch_size)
+        batches = -(-len(data.split("train")) // self.batch_size)
+        self.steps = trainer.epochs * -(-batches // trainer.accumulate)
         self.best_weights: dict[str, torch.Tensor] = {}
         self.points_per_second = 0.0
 
-    def fit(self, before: Run | None) -> list[Metrics]:
+    def begin(self, before: Run | None) -> None:
         if before and distributed.from_first(before.trainer_state.exists):
             distributed.exchange(lambda: self._resume(before))
         self._align()
+
+    def fit(self) -> list[Metrics]:
         with flushing_denormals(), interruptible() as interrupt:
             while self.progress.epoch < self.options.epochs and not self._out_of_patience():
                 self._epoch(interrupt)
@@ -142,14 +169,21 @@ class _Fit:
         if run.best.exists():  # before the random numbers are set, of which building a model takes some
             self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
         self.progress = checkpoints.load(run.trainer_state, self.model, self.optimiser, self._identity())
+        for row in self.progress.history:
+            row.setdefault("skipped_steps", 0.0)  # of a state from before they were counted
         begun = self.progress.epoch + (self.progress.batch > 0)
         if begun > self.options.epochs:
             raise UsageError(
                 f"{run.path} has begun epoch {begun} already; training.epochs is {self.options.epochs}, "
                 f"but must be at least {begun} to go on."
             )
-        if self.run and run.config:
-            run.write_config()  # not before the state is seen to fit it
+        at_best = not self.progress.batch and 0 < self.progress.best_epoch == self.progress.epoch
+        if at_best:
+            self._keep_best()
+        if self.run:  # not before the state is seen to fit it
+            if run.config:
+                run.write_config()
+            self._write_weights(at_best)  # which a kill while saving may have kept from being written
 
     def _align(self) -> None:
         """All ranks start from the first one's weights; raises `DataError` where something else is not as there."""
@@ -166,6 +200,7 @@ class _Fit:
             "head": str(self.model.components["head"].describe()),
             "optimiser": self.options.optimiser.lower(),
             "batch size": self.batch_size,
+            "accumulate": self.options.accumulate,
             "seed": self.options.seed,
             "number of training records": len(self.data.split("train")),
             "scaling of the data": [self.model.mean, self.model.std],
@@ -177,7 +212,7 @@ class _Fit:
     def _epoch(self, interrupt: Interrupt) -> None:
         progress = self.progress
         self.model.train()
-        for batch in training_batches(
+        batches = training_batches(
             self.data,
             self.batch_size,
             self.options.seed,
@@ -186,8 +221,9 @@ class _Fit:
             rank=distributed.rank(),
             ranks=distributed.size(),
             alphabet=self.model.characters,
-        ):
-            self._step(batch)
+        )
+        while together := list(islice(batches, self.options.accumulate)):
+            self._step(together)
             self._stop_if(interrupt)
         started = time.perf_counter()
         validation = self._validate(interrupt)
@@ -198,37 +234,86 @@ class _Fit:
 
     def _stop_if(self, interrupt: Interrupt) -> None:
         """Saves and raises on all ranks, at the same step, where one was asked to stop."""
-        if any(distributed.exchange(lambda: interrupt.asked)):
+        if asked := max(distributed.exchange(lambda: interrupt.asked)):
             self._save()
-            raise KeyboardInterrupt
+            raise STOPS[asked]
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batches: list[Batch]) -> None:
         started = time.perf_counter()
         learning_rate = self.options.learning_rate * self._decayed()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss = _sum(distributed.exchange(lambda: self._differentiate(batch)))
-        self._check("loss", loss.nats)
+        loss = _sum(distributed.exchange(lambda: self._differentiate(batches)))
         distributed.sum_gradients(self.parameters)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        self._check("largest gradient", get_total_norm(gradients, torch.inf).item())
-        torch._foreach_div_(gradients, loss.records)
-        self.optimiser.step()
-        self._count(loss, time.perf_counter() - started)
+        largest = get_total_norm(gradients, torch.inf).item()
+        if math.isfinite(loss.nats) and math.isfinite(largest):
+            torch._foreach_div_(gradients, loss.records)
+            self.optimiser.step()
+            self._add(loss)
+        else:
+            self._skip(batches, loss.nats, largest)
+        self._count(len(batches), loss.points, time.perf_counter() - started)
         if self.events:
             self.events.metrics_logged(run=self.run, step=self.progress.step, metrics=self._step_metrics(loss))
 
-    def _differentiate(self, batch: Batch) -> Likelihood:
-        """The sums of this rank's share, which may be empty; leaves its gradients."""
-        if not len(batch.lengths):
-            return Likelihood()
-        batch = batch.to(self.options.device)
+    def _differentiate(self, batches: list[Batch]) -> Likelihood:
+        """The sums of this rank's shares, which may be empty; leaves their gradients."""
+        total = Likelihood()
+        for batch in batches:
+            if len(batch.lengths):
+                total.nats += self._backward(batch.to(self.options.device))
+                total.points += int(batch.lengths.sum())
+                total.records += len(batch.lengths)
+        return total
+
+    def _backward(self, batch: Batch) -> float:
+        """The nats of the batch, whose gradients are added to those that are there."""
+        pieces = self.model.pieces(batch, self.options.truncate) if self.options.truncate else map(self.model, [batch])
+        total = 0.0
+        while (nats := self._nats(pieces)) is not None:
+            nats.backward()
+            total += nats.item()
+        return total
+
+    def _nats(self, losses: Iterator[Loss]) -> torch.Tensor | None:
+        """The sum of the next loss; None after the last."""
         with autocast(self.options.device, self.options.precision):
-            loss = self.model(batch)
-        nats = loss.nats.sum()
-        nats.backward()
-        return Likelihood(nats.item(), int(batch.lengths.sum()), len(batch.lengths))
+            loss = next(losses, None)
+        return None if loss is None else loss.nats.sum()
+
+    def _add(self, loss: Likelihood) -> None:
+        progress = self.progress
+        progress.nats += loss.nats
+        progress.points += loss.points
+        progress.records += loss.records
+        progress.skipped_in_a_row.clear()
+
+    def _skip(self, batches: list[Batch], nats: float, largest: float) -> None:
+        """Counts the step; after too many in a row, writes the records of their batches and raises `DataError`."""
+        progress = self.progress
+        progress.skipped += 1
+        records = torch.cat([batch.records for batch in batches]).tolist()
+        progress.skipped_in_a_row.append(list(chain(*distributed.exchange(lambda: records))))
+        if len(progress.skipped_in_a_row) < self.options.max_skipped:
+            return
+        last = progress.step + 1
+        steps = range(last + 1 - len(progress.skipped_in_a_row), last + 1)
+        place = distributed.from_first(lambda: self._write_skipped(steps))
+        raise DataError(
+            f"steps {steps[0]} to {last} were all skipped (training.max_skipped is {self.options.max_skipped}), since "
+            f"their loss or gradients are not finite (at last a loss of {nats}, a largest gradient of {largest}); "
+            f"lower training.learning_rate, or look at the records of their batches{place}."
+        )
+
+    def _write_skipped(self, steps: range) -> str:
+        """Where the records of the steps skipped in a row are listed, in words; empty where there is no run folder."""
+        if not self.run:
+            return ""
+        skipped = zip(steps, self.progress.skipped_in_a_row, strict=True)
+        self.run.write_skipped((step, self.data.ids[record]) for step, records in skipped for record in records)
+        return f", listed in {self.run.skipped}"
 
     def _check(self, name: str, value: float) -> None:
         """Raises before anything is saved that could not be used."""
@@ -237,28 +322,25 @@ class _Fit:
 
     def _decayed(self) -> float:
         """The learning rate's factor: 1, then falling linearly to 0 over the last `decay` of all steps."""
-        left = 1 - self.progress.step / (self.options.epochs * self.batches)
+        left = 1 - self.progress.step / self.steps
         return min(1.0, left / self.options.decay) if self.options.decay else 1.0
 
-    def _count(self, loss: Likelihood, seconds: float) -> None:
+    def _count(self, batches: int, points: int, seconds: float) -> None:
         progress = self.progress
-        progress.batch += 1
+        progress.batch += batches
         progress.step += 1
         progress.seconds += seconds
-        progress.nats += loss.nats
-        progress.points += loss.points
-        progress.records += loss.records
-        speed = loss.points / seconds
+        speed = points / seconds
         self.points_per_second += (speed - self.points_per_second) * (0.05 if self.points_per_second else 1)
 
     def _step_metrics(self, loss: Likelihood) -> Metrics:
-        total = self.options.epochs * self.batches
         done = self.progress.step
         return loss.metrics("train") | {
             "points_per_second": self.points_per_second,
             "epoch": self.progress.epoch + 1,
-            "steps": total,
-            "seconds_left": self.progress.seconds / done * (total - done),
+            "steps": self.steps,
+            "skipped_steps": self.progress.skipped,
+            "seconds_left": self.progress.seconds / done * (self.steps - done),
         }
 
     def _validate(self, interrupt: Interrupt) -> Likelihood | None:
@@ -273,7 +355,7 @@ class _Fit:
 
     def _finish_epoch(self, validation: Likelihood | None) -> None:
         progress = self.progress
-        train = Likelihood(progress.nats, progress.points, progress.records)
+        train = Likelihood(progress.nats if progress.records else math.nan, progress.points, progress.records)
         metrics = {"epoch": progress.epoch + 1.0, "step": float(progress.step)} | train.metrics("train")
         if validation:
             metrics |= validation.metrics("valid")
@@ -281,32 +363,44 @@ class _Fit:
                 f"valid_{name}_nats_per_point": nats / validation.points for name, nats in validation.terms.items()
             }
         metrics |= {"seconds": progress.seconds, "points_per_second": self.points_per_second}
+        metrics["skipped_steps"] = float(progress.skipped)
         watched = metrics["valid_nats_per_point" if validation else "train_nats_per_point"]
-        self._check("validation loss", watched)
+        if validation:
+            self._check("validation loss", watched)
         progress.history.append(metrics)
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.epoch, progress.batch, progress.skipped = progress.epoch + 1, 0, 0
         progress.nats, progress.points, progress.records = 0.0, 0, 0
         better = watched < progress.best
         if better:
             progress.best, progress.best_epoch = watched, progress.epoch
-            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self._keep_best()
         self._save(best=better)
         if self.events:
             self.events.epoch_finished(run=self.run, metrics=metrics)
 
     def _save(self, *, best: bool = False) -> None:
         """Rank 0 writes; no other goes on, or ends, before it has."""
+        self._check("largest weight", get_total_norm(self.parameters, torch.inf).item())
         distributed.exchange(lambda: self._write(best))
 
+    def _keep_best(self) -> None:
+        self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
     def _write(self, best: bool) -> None:
+        """The state first: the others can be had from it."""
         if not self.run:
             return
+        self.run.check_held()
+        checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress, self._identity())
+        self._write_weights(best)
+
+    def _write_weights(self, best: bool) -> None:
+        assert self.run
         if best:
             self.model.save(self.run.best)
         self.model.save(self.run.last)
         if self.progress.history:
             self.run.write_metrics(self.progress.history)
-        checkpoints.save(self.run.trainer_state, self.model, self.optimiser, self.progress, self._identity())
 
 
 def _sum(shares: list[Likelihood]) -> Likelihood:

@@ -50,7 +50,8 @@ def steps(batches: list[np.ndarray]) -> Callable[[], None]:
 def main(rounds: int = 5) -> None:
     lengths, rng = lengths_of_lines(10741), np.random.default_rng(0)
     shuffled = np.array_split(rng.permutation(len(lengths)), len(lengths) // BATCH)
-    orders = {"buckets": order(lengths, BATCH, rng), "random": shuffled}
+    buckets = list(order(np.arange(len(lengths)), lengths.__getitem__, BATCH, rng))
+    orders = {"buckets": buckets, "random": shuffled}
     print(f"An epoch of {len(lengths):,} lines, batches of {BATCH}, {machine()}, {rounds} rounds")
     chosen = {}
     for name, batches in orders.items():

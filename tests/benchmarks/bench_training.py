@@ -55,7 +55,7 @@ def lengths_of_lines(count: int) -> np.ndarray:
 def middle_batch() -> Batch:
     """The bucketed batch whose longest line is the median one of an epoch's batches."""
     lengths = lengths_of_lines(10741)
-    batches = order(lengths, BATCH, np.random.default_rng(0))
+    batches = list(order(np.arange(len(lengths)), lengths.__getitem__, BATCH, np.random.default_rng(0)))
     chosen = sorted((lengths[batch] for batch in batches if len(batch) == BATCH), key=max)[len(batches) // 2]
     points = np.random.default_rng(1).normal(size=(BATCH, chosen.max(), 3)).astype(np.float32)
     points[..., 2] = points[..., 2] > 2

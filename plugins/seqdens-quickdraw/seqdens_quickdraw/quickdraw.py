@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +19,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from seqdens import Column, DataError, Dataset, Record, Skipped, Source, UsageError
+from seqdens.files import check_file
 from seqdens_quickdraw import ndjson, npz
 from seqdens_quickdraw.strokes import SIDE, Strokes, bend, of_stroke3, scale, simplify, to_points
 
@@ -110,7 +112,10 @@ class QuickDraw(Dataset):
         path = source.paths[0]
         read = self._read_npz if _is_npz(path) else self._read_ndjson
         try:
+            check_file(path, self.root, sys.maxsize)
             yield from read(path, source)
+        except ValueError as error:
+            yield Skipped(str(path), str(error))
         except OSError as error:
             yield Skipped(str(path), f"cannot be read: {error.strerror or error}")
 
@@ -120,7 +125,7 @@ class QuickDraw(Dataset):
             raise DataError(f"{self.root} is not a folder; name {EXPECTED}.")
         files: dict[str, Path] = {}
         for path in sorted(self.root.iterdir()):
-            if match := FILE.fullmatch(path.name):
+            if (match := FILE.fullmatch(path.name)) and path.is_file():
                 word = unquote(match[1])
                 if word in files:
                     raise DataError(f"{self.root} has {word!r} twice, {files[word].name} and {path.name}; keep one.")

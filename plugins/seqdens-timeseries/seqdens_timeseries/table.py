@@ -9,6 +9,7 @@ import codecs
 import csv
 import json
 import math
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -19,7 +20,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from seqdens import Column, DataError, Dataset, Record, Skipped, Source, UsageError
+from seqdens import Column, DataError, Dataset, Record, Skipped, Source, UsageError, npz
+from seqdens.files import check_file
 from seqdens_timeseries.splits import SHARES, Split, digest, split_of
 
 Categories = int | tuple[str, ...]  # how many there are, or their texts
@@ -142,6 +144,7 @@ class Table(Dataset):
         (path,) = source.paths
         seen: set[str] = set()
         try:
+            check_file(path, self.root, sys.maxsize)
             for name, rows in groupby(self._rows(path, source.name), attrgetter("id")):
                 yield self._sequence(source.name, name, list(rows), again=name in seen)
                 seen.add(name)
@@ -193,6 +196,7 @@ class Table(Dataset):
     def _fault(self, path: Path) -> str:
         """Why nothing can be read from a file, if that is so."""
         try:
+            check_file(path, self.root, sys.maxsize)
             self._check(self._header(path))
         except UNREADABLE as error:
             return sentence(error)
@@ -219,7 +223,7 @@ class Table(Dataset):
     def _header(self, path: Path) -> list[str]:
         if path.suffix.lower() == ".npz":
             with path.open("rb") as file:
-                return opened(file).files
+                return npz.names(npz.opened(file))
         with path.open(encoding=self.codec, errors="surrogateescape", newline="") as file:
             header = header_of(csv.reader(file, delimiter=self.delimiter))
         self._check_decoded(1, "".join(header))
@@ -261,9 +265,9 @@ class Table(Dataset):
 
     def _npz_rows(self, path: Path, name: str) -> Iterator[Row]:
         with path.open("rb") as file:
-            archive = opened(file)
-            self._check(archive.files)
-            arrays = [array_of(archive, wanted) for wanted in self.wanted]
+            archive = npz.opened(file)
+            self._check(npz.names(archive))
+            arrays = [npz.array(archive, wanted) for wanted in self.wanted]
         shapes = {array.shape for array in arrays}
         if shapes != {arrays[0].shape[:1]} - {()}:
             raise ValueError(f"its arrays have shapes {', '.join(map(str, sorted(shapes)))}, but all must be one (N,)")
@@ -303,32 +307,6 @@ def wanted(column: Column, codes: Mapping[str, int] | None) -> str:
     if column.states is None:
         return "a finite number"
     return f"a whole number of 0..{column.states - 1}: only real columns can have missing values"
-
-
-def opened(file: Any) -> Any:
-    """The archive in an NPZ file; raises `ValueError` where it is none."""
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except EOFError:
-        raise ValueError("it is empty") from None
-    except (ValueError, BadZipFile):
-        raise ValueError("it is no NPZ file, or a damaged one: write one with numpy.savez") from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("it is one array, not an archive of one for each column")
-    return archive
-
-
-def array_of(archive: Any, name: str) -> np.ndarray:
-    """An array of an archive; raises `ValueError` where it is none, or of objects."""
-    try:
-        array = archive[name]
-    except ValueError:
-        array = None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(
-            f"its array {name!r} holds objects or is damaged: store numbers as numbers, ids and other texts as str"
-        )
-    return array
 
 
 def header_of(reader: Iterator[list[str]]) -> list[str]:

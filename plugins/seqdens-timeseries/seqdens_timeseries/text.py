@@ -6,6 +6,7 @@ Run as `python -m seqdens_timeseries.text FILE.csv`, it prints what `seqdens sam
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -16,6 +17,7 @@ import click
 import numpy as np
 
 from seqdens import Column, DataError, Dataset, Record, Skipped, Source, UsageError, hookimpl
+from seqdens.files import check_file
 from seqdens_timeseries.splits import SHARES, digest, split_of
 
 BLOCK = 16  # records in a row of one split
@@ -68,9 +70,13 @@ class Text(Dataset):
         name, _, first = source.name.rpartition(":")
         start, offset = int(first), digest(name)
         try:
+            check_file(path, self.root, sys.maxsize)
             with path.open("rb") as file:
                 file.seek(start)
                 stretch = np.frombuffer(file.read(self.length * SPAN), np.uint8)
+        except ValueError as error:
+            yield Skipped(str(path), str(error))
+            return
         except OSError as error:
             yield Skipped(str(path), f"cannot be read: {error.strerror}")
             return

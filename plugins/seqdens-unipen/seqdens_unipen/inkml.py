@@ -21,6 +21,7 @@ import numpy as np
 from lxml import etree
 
 from seqdens import Dataset, Record, Skipped, Source, UsageError
+from seqdens.files import check_file
 from seqdens_unipen.ink import (
     COLUMNS,
     LARGEST,
@@ -36,7 +37,7 @@ from seqdens_unipen.ink import (
 SplitBy = Literal["writer", "record"]
 
 EXPECTED = "a folder of InkML files (.inkml)"
-LARGEST_FILE = 2**26  # bytes
+LARGEST_FILE = 2**24  # bytes
 LONGEST_VALUE = 40
 XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
 PREDEFINED = ("#DefaultContext", "#DefaultTraceFormat")
@@ -49,8 +50,7 @@ PARSER = etree.XMLParser(
     dtd_validation=False,
     remove_comments=True,
     remove_pis=True,
-    collect_ids=False,
-)
+)  # without collect_ids=False: with it lxml 6 opens what a document type names, a pipe or a device too
 VALUE = re.compile(
     r"""\s*(?:(?P<order>[!'"]?)\s*(?P<number>[+-]?\s*(?:\#[0-9A-Fa-f]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
     r"""|(?P<other>[TF*?]))\s*""",
@@ -69,7 +69,7 @@ class InkML(Dataset):
     A tenth is for validation and a tenth for test, by a hash of `seed` and the writer (the file, where none is
     named), or with `split="record"` of each record: for a folder of one hand or two.
 
-    Entities are refused, nothing is loaded that a file refers to, and files over 64 MiB are skipped.
+    Entities are refused, nothing is loaded that a file refers to, and files over 16 MiB are skipped.
 
     Options:
         split: what is kept together, a writer or only a record
@@ -96,6 +96,7 @@ class InkML(Dataset):
         """The records of one file; one that cannot be read is skipped."""
         path = str(source.paths[0])
         try:
+            check_file(source.paths[0], self.root, LARGEST_FILE)
             ink = parse(source.paths[0])
         except ValueError as error:
             yield Skipped(path, str(error))
@@ -129,8 +130,6 @@ class Format(NamedTuple):
 def parse(path: Path) -> Any:
     """The `<ink>` element of a file; raises `ValueError` with the reason."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"is larger than {LARGEST_FILE >> 20} MiB")
         ink = etree.fromstring(path.read_bytes(), PARSER)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None

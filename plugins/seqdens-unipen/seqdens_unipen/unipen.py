@@ -19,6 +19,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import sys
 import zlib
 from array import array
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from seqdens import DataError, Dataset, Record, Skipped, Source, UsageError
+from seqdens.files import check_file
 from seqdens_unipen.ink import (
     COLUMNS,
     SHARES,
@@ -286,6 +288,7 @@ class Parser:
     def parse(self) -> Parser:
         line, text = 0, "\n"
         try:
+            check_file(self.path, self.root, sys.maxsize)
             for line, text in self._lines(self.path):
                 self._take(line, text, self.path)
         except ValueError as error:
