@@ -37,7 +37,7 @@ def _skip_where_impossible(request: pytest.FixtureRequest) -> None:
 def operands(
     steps: int, batch: int, size: int, alphabet: int = 7, longest: int = 9, components: int = 3, width: int = 3
 ) -> tuple[list[Tensor], Tensor]:
-    """Those that want gradients, of an ordinary size, float64; and ragged texts, on which the window advances."""
+    """Those that want gradients, ordinary float32 numbers in float64; ragged texts, on which the window advances."""
     generator = torch.Generator().manual_seed(steps + batch + size)
     bound = size**-0.5
     shapes_and_scales = (
@@ -58,7 +58,8 @@ def operands(
     draws[-1].abs_()
     texts = torch.randint(alphabet, (batch, longest + 1), generator=generator)
     lengths = torch.randint(1, longest, (batch, 1), generator=generator, dtype=torch.long) if longest > 1 else 1
-    return [draw.requires_grad_() for draw in draws], texts.where(torch.arange(longest + 1) < lengths, alphabet)
+    exact = [draw.float().double().requires_grad_() for draw in draws]
+    return exact, texts.where(torch.arange(longest + 1) < lengths, alphabet)
 
 
 def single(wanting: list[Tensor]) -> list[Tensor]:
