@@ -175,6 +175,7 @@ rows = st.integers(1, 30).flatmap(
 @given(st.lists(rows, min_size=1, max_size=5))
 def test_statistics_are_those_of_all_training_offsets(tmp_path_factory, records):
     everything = np.concatenate(records)
+    everything[np.abs(everything) < 2.0**-150] = 0  # as they are stored, in 32 bits
     outlier = record(np.full((3, 2), 1e9), split="valid")
     items = [outlier, *map(record, records), record(np.full((3, 2), -1e9), split="test")]
     data = write(tmp_path_factory.mktemp("cache") / "c.h5", provenance([X, Y]), items)
