@@ -15,8 +15,12 @@ from types import FrameType
 from typing import Any
 
 
-class Terminated(KeyboardInterrupt):
-    """What SIGTERM raises, as Ctrl-C raises `KeyboardInterrupt`."""
+class Terminated(KeyboardInterrupt, SystemExit):
+    """What SIGTERM raises, as Ctrl-C raises `KeyboardInterrupt`; a script that lets it pass ends with status 143."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+        self.code = 128 + signal.SIGTERM
 
 
 STOPS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}

@@ -72,9 +72,8 @@ def stand_in(character: str, alphabet: str) -> str:
     decomposed = unicodedata.normalize("NFKD", character)
     plain = "".join(each for each in decomposed if not unicodedata.combining(each))
     alike = plain.translate(ALIKE)
-    known = set(alphabet)
     for instead in (plain, alike, alike.swapcase(), alike.replace('"', "'"), " "):
-        if instead and known.issuperset(instead):
+        if instead and all(each in alphabet for each in instead):
             return instead
     return ""
 

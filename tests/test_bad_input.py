@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -494,16 +494,6 @@ def test_a_pickle_by_another_name_is_not_run(trained: Path, here: Path, writer: 
 # Places that cannot be written
 
 
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Within the block no file grows over that many bytes."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -511,7 +501,9 @@ def full_disk(size: int) -> Iterator[None]:
         text(f"CSR:\n\n{'some text ' * 9000}\n"),  # while the file itself is written, by HDF5
     ],
 )
-def test_a_full_disk_keeps_the_cache(data: Path, damage: Callable[[Path], str]) -> None:
+def test_a_full_disk_keeps_the_cache(
+    data: Path, damage: Callable[[Path], str], full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
     before = contents(data / "cache")
     dataset = damage(data).partition("/")[0]
     with full_disk(50_000):
@@ -522,7 +514,9 @@ def test_a_full_disk_keeps_the_cache(data: Path, damage: Callable[[Path], str]) 
 
 
 @pytest.mark.parametrize("size", [0, 4_000])
-def test_a_full_disk_keeps_the_run(trained: Path, size: int) -> None:
+def test_a_full_disk_keeps_the_run(
+    trained: Path, size: int, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
     state = (trained / "trainer.pt").read_bytes()
     with full_disk(size):
         refused = run("--resume", "--out", "out", "--epochs", 2)
@@ -533,7 +527,7 @@ def test_a_full_disk_keeps_the_run(trained: Path, size: int) -> None:
     assert run("--resume", "--out", "out", "--epochs", 2).exit_code == 0
 
 
-def test_a_full_disk_keeps_the_samples(trained: Path) -> None:
+def test_a_full_disk_keeps_the_samples(trained: Path, full_disk: Callable[[int], AbstractContextManager[None]]) -> None:
     assert call("sample", "out", "-n", 2, "--steps", 100, "--seed", 1).exit_code == 0
     before = Path("samples.svg").read_bytes()
     with full_disk(1_000):

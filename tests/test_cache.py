@@ -7,7 +7,6 @@ import pickle
 import signal
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -463,19 +462,7 @@ def test_another_hdf5_file_is_refused_with_the_reason(cache, change, reason):
         Prepared(cache.path)
 
 
-@contextmanager
-def limited(size):
-    """Within the block no file grows over so many bytes, what pytest says included."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_is_one_error_wherever_it_strikes(tmp_path):
+def test_a_full_disk_is_one_error_wherever_it_strikes(tmp_path, full_disk):
     def make():
         texts = ["", "much text " * 2000]  # which is written last
         return write(tmp_path / "c.h5", provenance([X]), [record(np.ones((9, 1)), text=text) for text in texts])
@@ -484,10 +471,10 @@ def test_a_full_disk_is_one_error_wherever_it_strikes(tmp_path):
     before = (tmp_path / "c.h5").read_bytes()
     for most in (*range(997, size, 997), size - 1):
         said = r"^cannot write .*c\.h5': File too large; choose another place\.$"
-        with pytest.raises(DataError, match=said), limited(most):
+        with pytest.raises(DataError, match=said), full_disk(most):
             make()
         assert [path.name for path in tmp_path.iterdir()] == ["c.h5"]
-    with limited(size):
+    with full_disk(size):
         make()
     assert (tmp_path / "c.h5").read_bytes() == before
 

@@ -162,3 +162,9 @@ def test_sigterm_ends_a_process_after_it_has_finished_its_step() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "step done True\n")
+
+
+def test_a_script_that_lets_a_sigterm_pass_ends_with_its_status_and_without_a_traceback() -> None:
+    script = "from seqdens.interrupts import Terminated\ntry:\n    raise Terminated\nfinally:\n    print('tidied up')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "tidied up\n", "")

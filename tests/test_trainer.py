@@ -156,6 +156,21 @@ def test_fewer_epochs_than_are_done_are_refused(
     assert run.trainer_state.read_bytes() == before
 
 
+def test_a_run_is_neither_begun_anew_by_chance_nor_used_by_two(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, run = make(), Run(str(tmp_path))
+    trainer(epochs=1).fit(small(data), data, run=run)
+    state = run.trainer_state.read_bytes()
+    with pytest.raises(UsageError, match=r"already holds a run; go on with it by resume=True, or use another folder"):
+        trainer(epochs=1).fit(small(data), data, run=run)
+    with Run(tmp_path).opened(resume=True), pytest.raises(UsageError, match="another run is using it"):
+        trainer(epochs=2).fit(small(data), data, run=run, resume=True)
+    assert run.trainer_state.read_bytes() == state
+    with run.opened(resume=True):
+        assert len(trainer(epochs=2).fit(small(data), data, run=run, resume=True)) == 2
+
+
 def test_resuming_nothing_starts(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path) -> None:
     data = make()
     assert len(trainer(epochs=2).fit(small(data), data, run=Run(tmp_path), resume=True)) == 2
@@ -398,7 +413,9 @@ def test_steps_skipped_in_a_row_end_the_run_and_their_records_are_listed(
     model, seen = small(data), list[list[int]]()
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].records.tolist()))
     model.head.output.bias.register_hook(lambda gradient: gradient * (np.nan if len(seen) > BATCHES + 3 else 1))
-    listener = Listener(finish=lambda epoch: kept.update({each.name: each.read_bytes() for each in run.path.iterdir()}))
+    listener = Listener(
+        finish=lambda epoch: kept.update({each.name: each.read_bytes() for each in run.path.glob("[!.]*")})
+    )
     listed = f"look at the records of their batches, listed in {run.skipped}."
     with pytest.raises(
         DataError, match=r"steps 7 to 9 were all skipped \(training\.max_skipped is 3\), .* gradient of nan"

@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,13 +33,15 @@ DEEPEST = 32  # parts of a key, a.b.c
 DEEP_KEY = re.compile(rb"(?:\.[ \t]*(?:[\w-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*){%d}" % DEEPEST)
 
 
-@dataclass
 class Run:
     """One run: its folder and its resolved configuration (what `config.toml` holds)."""
 
-    path: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    _lock: BinaryIO | None = field(default=None, init=False, repr=False, compare=False)
+    def __init__(self, path: str | Path, config: dict[str, Any] | None = None) -> None:
+        self.path, self.config = Path(path), config or {}
+        self._lock: BinaryIO | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
 
     @property
     def exists(self) -> bool:
@@ -99,11 +100,23 @@ class Run:
     def opened(self, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
         """Within the block, the folder for this run alone: begun anew as by `start`, or as it is, to `resume`.
 
+        Raises what `held`, `start` and `check_resumable` raise.
+        """
+        with self.held():
+            self.check_resumable() if resume else self.start(overwrite=overwrite)
+            yield
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block, the folder for this run alone, rid of what a killed process left of its temporary files.
+
         The system holds it, so that it is free once the process has ended, however it did; but a file system
         without locks keeps nobody out. Raises `UsageError` where another run is using the folder, before
-        anything in it is touched, what `start` and `check_resumable` raise, and `DataError` where nothing can
-        be written.
+        anything in it is touched, and `DataError` where nothing can be written.
         """
+        if self._lock:
+            yield
+            return
         self._check_folder()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +129,6 @@ class Run:
             try:
                 for name in FILES:
                     clear_leftovers(self.path / name)
-                self.check_resumable() if resume else self.start(overwrite=overwrite)
                 yield
             finally:
                 with suppress(OSError):  # Windows keeps a file that is open

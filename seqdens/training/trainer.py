@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import chain, islice, takewhile
 from typing import Annotated, Any, Literal, Protocol
 
@@ -108,13 +109,16 @@ class Trainer:
     ) -> list[Metrics]:
         """Train, and leave the best weights (by validation loss) in `model`; returns the metrics of each epoch.
 
-        With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit.
-        Losses are nats per point and per record, in normalised units. Ctrl-C or SIGTERM saves, then raises
-        `KeyboardInterrupt`; a validation loss that is not finite, `max_skipped` skipped steps in a row, or no training
-        record, raises `DataError`. Processes that `torchrun` started train together, from the first one's weights; it
-        alone writes and tells events.
+        With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit; one that
+        another process uses, or that has a state without `resume`, raises `UsageError`. Losses are nats per point and
+        per record, in normalised units. Ctrl-C or SIGTERM saves, then raises `KeyboardInterrupt` (of SIGTERM one that
+        ends the process with status 143); a validation loss that is not finite, `max_skipped` skipped steps in a row,
+        or no training record, raises `DataError`. Processes that `torchrun` started train together, from the first
+        one's weights; it alone writes and tells events.
         """
-        return self.begin(model, data, run=run, resume=resume, events=events)()
+        distributed.join()
+        with run.held() if run and distributed.rank() == 0 else nullcontext():
+            return self.begin(model, data, run=run, resume=resume, events=events)()
 
     def begin(
         self,
@@ -130,7 +134,7 @@ class Trainer:
         model.check_data(data)
         distributed.join()
         fitting = _Fit(self, model, data, run, events)
-        fitting.begin(run if resume else None)
+        fitting.begin(run, resume)
         return fitting.fit
 
 
@@ -152,9 +156,13 @@ class _Fit:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.points_per_second = 0.0
 
-    def begin(self, before: Run | None) -> None:
-        if before and distributed.from_first(before.trainer_state.exists):
-            distributed.exchange(lambda: self._resume(before))
+    def begin(self, run: Run | None, resume: bool) -> None:
+        if run and distributed.from_first(run.trainer_state.exists):
+            if not resume:
+                raise UsageError(
+                    f"{run.path} already holds a run; go on with it by resume=True, or use another folder."
+                )
+            distributed.exchange(lambda: self._resume(run))
         self._align()
 
     def fit(self) -> list[Metrics]:
