@@ -70,6 +70,7 @@ class Commands:
         """The command, begun; with `clock`, `time.time` is an hour earlier at each call."""
         self.started += 1
         log = self.logs / str(self.started)
+        log.touch()  # the process may be killed before it could
         call = {"args": args, "folder": str(self.folder), "log": str(log), "fault": fault, "clock": clock}
         return Command(int(self.ask(call)), log, self)
 
