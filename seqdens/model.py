@@ -362,6 +362,9 @@ class SequenceModel(nn.Module):
                     origin=about.origin,
                 )
             model.load_state_dict(weights)
+            for name, weight in model.named_parameters():
+                if not weight.isfinite().all():
+                    raise ValueError(f"its {name} is not finite")
         except (KeyError, TypeError, ValueError, RuntimeError, UsageError, TooLarge) as error:
             raise DataError(f"{path} does not hold the model that it describes ({one_line(error)}).") from None
         return model

@@ -1,6 +1,7 @@
 """The file of a model's weights: what reads back, and what is refused without being run."""
 
 import json
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,16 @@ def test_a_description_that_does_not_fit_is_refused(
     model.save(path)
     rewritten(path, **changes)
     with pytest.raises(DataError, match=message):
+        SequenceModel.load(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(model: SequenceModel, tmp_path: Path, value: float) -> None:
+    path = tmp_path / "model.safetensors"
+    with torch.no_grad():
+        next(model.head.parameters())[-1] = value
+    model.save(path)
+    with pytest.raises(DataError, match=r"does not hold the model that it describes .*its head\.\S+ is not finite"):
         SequenceModel.load(path)
 
 
