@@ -14,6 +14,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import BinaryIO
+from weakref import WeakValueDictionary
 from zipfile import BadZipFile
 
 from seqdens.errors import DataError
@@ -35,6 +36,8 @@ _UNREADABLE = (
     csv.Error,
 )
 
+_held = WeakValueDictionary[Path, BinaryIO]()  # the locks of this process, by their folders
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -46,7 +49,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         clear_leftovers(path)
         folder, lock = _folder_beside(path)
         try:
@@ -54,8 +57,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield temporary
             _wait_for_disk(temporary)
             os.replace(temporary, path)
-            with suppress(OSError):  # where folders cannot be opened
-                _wait_for_disk(path.parent)
+            _wait_for_names(path.parent)
         finally:
             with uninterrupted():
                 lock.close()
@@ -83,6 +85,22 @@ def _folder_beside(path: Path) -> tuple[Path, BinaryIO]:
     return _folder_beside(path)  # somebody took it for one just before
 
 
+def make_folder(folder: Path) -> None:
+    """Makes it and those above it, where they are missing; not one that this process holds, which somebody moved."""
+    if (lock := _held.get(folder.absolute())) and not lock.closed:
+        folder.stat()
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _wait_for_names(made.parent)
+
+
+def _wait_for_names(folder: Path) -> None:
+    """Until the names in a folder would outlast a loss of power, on a file system that can say so."""
+    with suppress(OSError):
+        _wait_for_disk(folder)
+
+
 def _wait_for_disk(path: Path) -> None:
     """Until the content of a file, or the names in a folder, would outlast a loss of power."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -107,6 +125,7 @@ def hold(folder: Path, *, sure: bool = False) -> BinaryIO | None:
     except OSError:  # there are no locks
         locked = not sure
     if locked and is_at(file, path):
+        _held[folder.absolute()] = file
         return file
     file.close()
     return None

@@ -166,7 +166,8 @@ class SequenceModel(nn.Module):
         Truncated back-propagation through time: the encoder goes on from its state after the piece before, detached.
         Once a piece is differentiated, nothing but that state is left of it in memory.
         """
-        context, state = self.context(batch), self.encoder.start(len(batch.lengths), self.context(batch))
+        context = self.context(batch)
+        state = self.encoder.start(len(batch.lengths), context)
         along = (self._seen(batch.points), self.normalise(batch.points), batch.valid)
         for seen, targets, valid in zip(*(each.split(steps, dim=1) for each in along), strict=True):
             loss, state = self._piece(seen, targets, valid, state, context)

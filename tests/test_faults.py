@@ -134,10 +134,11 @@ def test_a_disk_that_is_full_for_a_prepare(here: Any, ends: Any) -> None:
 
 def test_a_run_s_folder_that_vanishes_and_comes_back(here: Any, ends: Any) -> None:
     out, elsewhere = here.folder / "out", here.folder / "elsewhere"
-    unwritten = "cannot write 'out/metrics.csv': No such file or directory; choose another place."
+    unwritten = "cannot write 'out/{}': No such file or directory; choose another place."
     gone = "out was deleted, moved or replaced while the run was using it; put it back and go on with --resume"
     for error, *place in (
-        (unwritten, "os.rename out/metrics.csv"),
+        (unwritten.format("best.safetensors"), "os.rmdir out/.trainer.pt.*"),  # between two files of a save
+        (unwritten.format("metrics.csv"), "os.rename out/metrics.csv"),
         (f"{gone}, or start again.", "os.rmdir out/.metrics.csv.*"),
         (f"{gone}, or start again.", "os.rmdir out/.metrics.csv.*", 4),  # after the last epoch
     ):

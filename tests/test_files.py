@@ -159,6 +159,18 @@ def test_a_lock_that_is_deleted_while_it_is_taken_does_not_count(tmp_path, monke
     assert hold(tmp_path) is None
 
 
+def test_a_folder_that_is_held_is_not_made_anew(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with hold(folder):
+        write(folder / "file")
+        folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(SeqdensError, match=r"cannot write '.*file': No such file or directory"):
+            write(folder / "file")
+    assert not folder.exists()
+    write(folder / "file")
+
+
 def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_afterwards(tmp_path, monkeypatch):
     done = []
 
@@ -175,3 +187,16 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_afterwards(tm
     monkeypatch.setattr(os, "replace", move)
     write(tmp_path / "file")
     assert done == ["file", "name", "folder"]
+
+
+def test_the_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
+    flushed = []
+
+    def flush(descriptor):
+        flushed.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", flush)
+    write(tmp_path / "new" / "newer" / "file")
+    assert {tmp_path.stat().st_ino, (tmp_path / "new").stat().st_ino} <= set(flushed)

@@ -73,6 +73,16 @@ def test_an_opened_folder_is_begun_or_goes_on(tmp_path: Path) -> None:
     assert [path.name for path in run.path.iterdir()] == ["config.toml"]
 
 
+def test_a_run_killed_in_its_first_epoch_begins_again_by_the_options_that_are_given_now(tmp_path: Path) -> None:
+    with Run(tmp_path, CONFIG).opened():
+        pass
+    with Run(tmp_path, CONFIG | {"experiment": "other"}).opened(resume=True):
+        assert read_config(tmp_path / "config.toml")["experiment"] == "other"
+    (tmp_path / "trainer.pt").touch()
+    with Run(tmp_path, CONFIG).opened(resume=True):  # what is trained may not fit these
+        assert read_config(tmp_path / "config.toml")["experiment"] == "other"
+
+
 @pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
 def test_a_folder_is_opened_once_at_a_time(tmp_path: Path, how: dict[str, bool]) -> None:
     first, second = Run(tmp_path / "run", CONFIG), Run(tmp_path / "run", {"experiment": "other"})

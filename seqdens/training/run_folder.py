@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import tomli_w
 
 from seqdens.errors import DataError, UsageError
-from seqdens.files import LOCK, clear_leftovers, hold, is_at, replacing, writing
+from seqdens.files import LOCK, clear_leftovers, hold, is_at, make_folder, replacing, writing
 from seqdens.registry import one_line
 
 FILES = (
@@ -103,8 +103,15 @@ class Run:
         Raises what `held`, `start` and `check_resumable` raise.
         """
         with self.held():
-            self.check_resumable() if resume else self.start(overwrite=overwrite)
+            self._resume() if resume else self.start(overwrite=overwrite)
             yield
+
+    def _resume(self) -> None:
+        self.check_resumable()
+        if (
+            self.config and not self.trainer_state.exists()
+        ):  # killed in its first epoch: it begins again, by these options
+            self.write_config()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -119,7 +126,7 @@ class Run:
             return
         self._check_folder()
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._lock = hold(self.path)
         if not self._lock:
             raise UsageError(
@@ -129,6 +136,7 @@ class Run:
             try:
                 for name in FILES:
                     clear_leftovers(self.path / name)
+                self.check_held()
                 yield
             finally:
                 with suppress(OSError):  # Windows keeps a file that is open
