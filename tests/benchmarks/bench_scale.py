@@ -1,4 +1,4 @@
-"""Cost against the number of sequences: preparing, opening, and iterating the training batches of an epoch.
+"""Cost against the number of sequences: preparing, opening, iterating the training batches of an epoch, and training.
 
 Sequences are made up: walks of 40 to 160 points with a word, a hundred of each writer after each other, in sources of
 a thousand. Each stage runs in a process of its own; its memory is the largest `Pss_Anon` of it and its children, beyond
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,10 +26,11 @@ from typing import Any
 
 import numpy as np
 
+import seqdens
 from seqdens import components
 from seqdens.batches import order, training_batches
 from seqdens.cache import Prepared
-from seqdens.datasets.base import Dataset, Record, Source
+from seqdens.datasets.base import Dataset, Record, Source, Split
 from seqdens.prepare import prepare
 from seqdens.shards import Shard, all_of
 
@@ -36,6 +38,7 @@ PART = 1000  # sequences of a source
 BY_A_WRITER = 100
 BATCH = 64
 BATCHES = 20_000  # of an epoch that are taken
+STEPS = 20  # of an epoch that are trained
 WORDS = ("a", "line", "of", "handwriting", "writes", "itself", "with", "pen", "and", "ink")
 
 
@@ -59,7 +62,7 @@ class Walks(Dataset):
         steps[:, 2] = steps[:, 2] > 27
         steps[:, :2] = np.cumsum(steps[:, :2], axis=0)
         for number, points in enumerate(np.split(steps, ends[:-1]), first):
-            split = "valid" if number % 100 == 99 else "train"
+            split: Split = "valid" if number % 100 == 99 else "train"
             yield Record(str(number), points, split, WORDS[number % len(WORDS)], f"w{number // BY_A_WRITER}")
 
 
@@ -126,19 +129,42 @@ def iterating(paths: list[Path]) -> dict[str, Any]:
     return {"first": first, "rate": points / (time.perf_counter() - start)}
 
 
+class Enough(Exception):
+    """Raised after `STEPS`."""
+
+
+class Few:
+    """A listener that ends training after `STEPS`."""
+
+    @seqdens.hookimpl
+    def metrics_logged(self, step: int) -> None:
+        if step == STEPS:
+            raise Enough
+
+
+def training(paths: list[Path]) -> dict[str, Any]:
+    """The first steps of an epoch, by a small network; the memory that it takes includes the network's."""
+    data = Prepared(*paths)
+    encoder, head = seqdens.encoder("stacked-lstm", hidden_size=32, layers=1), seqdens.head("gmm-bernoulli")
+    model = seqdens.SequenceModel.for_data(data, encoder, head)
+    with suppress(Enough):
+        seqdens.Trainer(batch_size=BATCH).fit(model, data, events=seqdens.load_events([Few()]))
+    return {}
+
+
 def measure(folder: Path, count: int, shards: int = 1) -> None:
     parts = [measured(preparing, folder, count, shard if shards > 1 else None) for shard in all_of(shards)]
     paths = [part["path"] for part in parts]
     seconds, memory = sum(part["seconds"] for part in parts), max(part["memory"] for part in parts)
     size = sum(path.stat().st_size for path in paths)
     opened = measured(opening, paths)
-    epoch = measured(iterating, paths)
+    epoch, trained = measured(iterating, paths), measured(training, paths)
     print(
         f"{opened['records']:,} sequences, {opened['points']:,} points, {size / 1e9:.3f} GB, {shards} file(s): "
         f"prepared in {seconds:.1f} s with {memory / 1e6:.0f} MB, opened in {opened['seconds'] * 1000:.1f} ms with "
         f"{opened['memory'] / 1e6:.1f} MB, first batch after {epoch['first']:.2f} s, an epoch with "
         f"{epoch['memory'] / 1e6:.1f} MB ({epoch['memory'] / count:.1f} bytes a sequence), "
-        f"{epoch['rate']:,.0f} points a second"
+        f"{epoch['rate']:,.0f} points a second, {STEPS} steps of training with {trained['memory'] / 1e6:.1f} MB"
     )
 
 
@@ -146,8 +172,8 @@ def shuffle(folder: Path, count: int) -> None:
     """How like a uniform shuffle of all sequences the batches of an epoch are."""
     data = prepare(component(count), folder=folder)
     batches = list(order(data.split("train"), data.lengths_of, BATCH, np.random.default_rng([0, 0])))
-    uniform = np.random.default_rng(1).permutation(data.split("train"))
-    uniform = [uniform[start : start + BATCH] for start in range(0, len(uniform), BATCH)]
+    shuffled = np.random.default_rng(1).permutation(data.split("train"))
+    uniform = [shuffled[start : start + BATCH] for start in range(0, len(shuffled), BATCH)]
     for name, chosen in (("batches of like length", batches), ("uniform", uniform)):
         print(f"{name}: {describe(chosen)}")
 
