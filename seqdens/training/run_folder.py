@@ -84,8 +84,8 @@ class Run:
         weights = [path.name for path in (self.best, self.last) if path.exists()]
         if weights and not self.trainer_state.exists():
             raise DataError(
-                f"{self.path} holds {' and '.join(weights)}, but no trainer.pt to go on from; "
-                "start again with --overwrite, or in another folder."
+                f"{self.path} holds {' and '.join(weights)}, which can be used, but no trainer.pt to go on from; "
+                "start again in another folder, or with --overwrite, which deletes them."
             )
 
     def start(self, *, overwrite: bool = False) -> None:
@@ -169,7 +169,9 @@ class Run:
                 header, *rows = [*csv.reader(file)] or [[]]
             return [dict(zip(header, map(float, row), strict=True)) for row in rows]
         except (ValueError, csv.Error) as error:
-            raise DataError(f"{self.metrics} holds no losses of a run ({one_line(error)}).") from None
+            raise DataError(
+                f"{self.metrics} holds no losses of a run ({one_line(error)}); delete it: --resume makes it anew."
+            ) from None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         with replacing(self.metrics) as temporary, temporary.open("w", newline="") as file:
