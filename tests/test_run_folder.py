@@ -50,7 +50,9 @@ def test_weights_without_a_state_are_not_trained_anew(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.check_resumable()
     run.best.write_text("precious")
-    with pytest.raises(DataError, match=r"holds best\.safetensors, which can be used, but no trainer\.pt to go on from; .*--overwrite"):
+    with pytest.raises(
+        DataError, match=r"holds best\.safetensors, which can be used, but no trainer\.pt to go on from; .*--overwrite"
+    ):
         run.check_resumable()
     with pytest.raises(DataError, match="no trainer"), run.opened(resume=True):
         pass
