@@ -20,7 +20,8 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.lib import format as npy
 
-LARGEST = 1 << 30  # bytes of a split unpacked; 70,000 drawings have some twenty million
+from seqdens.npz import entry
+
 _NUMBERS = re.compile("[iu][1248]|f[248]")
 
 
@@ -87,7 +88,10 @@ def drawings(path: Path, split: str) -> list[np.ndarray | None]:
         array = _Unpickler(file, encoding="latin1").load()
         if file.read(1):  # to its end, where its checksum is looked at
             raise ValueError("something follows its pickle")
+        size = file.tell()
     found = [_stroke3(item) for item in array.values]
+    if sum(each.nbytes for each in found if each is not None) > size:
+        raise ValueError("it holds the same drawings over and over")
     if len(found) != expected:
         raise ValueError(f"it says that it has {expected} drawings, but has {len(found)}")
     return found
@@ -95,9 +99,7 @@ def drawings(path: Path, split: str) -> list[np.ndarray | None]:
 
 @contextmanager
 def _opened(path: Path, split: str) -> Iterator[BinaryIO]:
-    with ZipFile(path) as archive, archive.open(f"{split}.npy") as file:
-        if (size := archive.getinfo(f"{split}.npy").file_size) > LARGEST:
-            raise ValueError(f"it has {size} bytes unpacked, more than {LARGEST}")
+    with ZipFile(path) as archive, archive.open(entry(archive, split)) as file:
         yield cast(BinaryIO, file)
 
 
