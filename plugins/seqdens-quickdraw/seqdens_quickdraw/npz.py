@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 from zipfile import ZipFile
 
 import numpy as np
@@ -70,6 +70,14 @@ class _Unpickler(pickle._Unpickler):
         if (module, name) not in _STAND_INS:
             raise ValueError(f"its pickle asks for {module}.{name}, and only arrays of numbers are read")
         return _STAND_INS[module, name]
+
+    def load_bytearray(self) -> None:
+        """Which takes memory for as many bytes as the pickle says, before it reads them."""
+        raise ValueError("its pickle holds a bytearray, and only arrays of numbers are read")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = pickle._Unpickler.dispatch | {
+        pickle.BYTEARRAY8[0]: load_bytearray
+    }
 
 
 def count(path: Path, split: str) -> int:

@@ -126,6 +126,12 @@ def test_a_large_memo_takes_no_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+def test_bytes_that_are_not_there_take_no_memory(tmp_path: Path) -> None:
+    program = b"\x80\x05" + pickle.BYTEARRAY8 + struct.pack("<Q", 1 << 40) + b"."
+    with pytest.raises(ValueError, match="its pickle holds a bytearray"):
+        npz.drawings(write_pickle(tmp_path / "evil.npz", program), "train")
+
+
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=4), st.sampled_from([2, 4]))
 def test_a_damaged_pickle_gives_drawings_or_an_error(place: int, damage: bytes, protocol: int) -> None:
     array = objects([DRAWING, DRAWING])
