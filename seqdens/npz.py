@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from math import prod
 from pathlib import Path
@@ -42,25 +43,34 @@ def _entries(archive: ZipFile) -> dict[str, ZipInfo]:
     return {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
 
 
+def entry(archive: ZipFile, name: str) -> ZipInfo:
+    """Where that array of an archive is; raises `ValueError` where it has none, or one that is packed too small."""
+    found = _entries(archive).get(name)
+    if found is None:
+        raise ValueError(f"it has no array {name!r}")
+    if found.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError(f"its array {name!r} is packed by another compression method than numpy's")
+    if found.header_offset + found.compress_size > archive.start_dir:  # where the list of entries begins
+        raise ValueError(f"its array {name!r} is damaged: its {found.compress_size:,} packed bytes are not there")
+    if found.file_size > max(LARGEST, RATIO * found.compress_size):
+        raise ValueError(f"its array {name!r} unpacks to {found.file_size:,} bytes, of {found.compress_size:,}")
+    return found
+
+
 def array(archive: ZipFile, name: str) -> np.ndarray:
     """That array of an archive; raises what a damaged one makes `zipfile` raise, or `ValueError` with the reason."""
-    entry = _entries(archive).get(name)
-    if entry is None:
-        raise ValueError(f"it has no array {name!r}")
-    if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ValueError(f"its array {name!r} is packed by another compression method than numpy's")
-    if entry.file_size > max(LARGEST, RATIO * entry.compress_size):
-        raise ValueError(f"its array {name!r} unpacks to {entry.file_size:,} bytes, of {entry.compress_size:,}")
-    with archive.open(entry) as file, warnings.catch_warnings(action="error"):
+    with archive.open(entry(archive, name)) as file, warnings.catch_warnings(action="error"):
         try:
             shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
         except Exception as error:  # a literal of Python, of which anything may be wrong
             raise ValueError(UNREADABLE.format(name)) from error
         content = file.read()
-    if dtype.hasobject:
+    if dtype.hasobject or dtype.kind == "V":
         raise ValueError(UNREADABLE.format(name))
     if prod(shape) * dtype.itemsize != len(content) or not dtype.itemsize:
         raise ValueError(f"its array {name!r} says that it is {dtype} {shape}, but has {len(content)} bytes")
+    if dtype.kind == "U" and (np.frombuffer(content, f"{dtype.byteorder}u4") > sys.maxunicode).any():
+        raise ValueError(UNREADABLE.format(name))  # what numpy makes of those is a SystemError
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 

@@ -42,7 +42,7 @@ INK, SVG, INKML = (".npz", ".csv", ".json"), (".svg",), (".inkml", ".xml")
 LONGEST = 200  # characters: a style is a line
 FURTHEST = 1e6  # points
 _FORMAT, _VERSION = "seqdens-style", 1
-_LARGEST = 64 << 20  # bytes
+_LARGEST = 32 << 20  # bytes; `FURTHEST` points take less, and reading takes some twenty times as many
 _NAME = re.compile(r"\w[\w-]{0,99}")
 
 

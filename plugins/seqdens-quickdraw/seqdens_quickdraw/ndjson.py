@@ -12,8 +12,9 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
+from seqdens_quickdraw.strokes import BEYOND
+
 LONGEST = 1 << 20  # bytes of a line; a raw drawing has a few thousand
-BEYOND = 2.0**31  # no coordinate of a screen
 
 
 class Drawing(msgspec.Struct):

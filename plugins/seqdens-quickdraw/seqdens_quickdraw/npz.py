@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 from zipfile import ZipFile
 
 import numpy as np
 from numpy.lib import format as npy
 
-LARGEST = 1 << 30  # bytes of a split unpacked; 70,000 drawings have some twenty million
+from seqdens.npz import entry
+
 _NUMBERS = re.compile("[iu][1248]|f[248]")
 
 
@@ -70,6 +71,14 @@ class _Unpickler(pickle._Unpickler):
             raise ValueError(f"its pickle asks for {module}.{name}, and only arrays of numbers are read")
         return _STAND_INS[module, name]
 
+    def load_bytearray(self) -> None:
+        """Which takes memory for as many bytes as the pickle says, before it reads them."""
+        raise ValueError("its pickle holds a bytearray, and only arrays of numbers are read")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = pickle._Unpickler.dispatch | {
+        pickle.BYTEARRAY8[0]: load_bytearray
+    }
+
 
 def count(path: Path, split: str) -> int:
     """How many drawings a split says it has; raises what a damaged file makes `zipfile` raise, or `ValueError`."""
@@ -87,7 +96,10 @@ def drawings(path: Path, split: str) -> list[np.ndarray | None]:
         array = _Unpickler(file, encoding="latin1").load()
         if file.read(1):  # to its end, where its checksum is looked at
             raise ValueError("something follows its pickle")
+        size = file.tell()
     found = [_stroke3(item) for item in array.values]
+    if sum(each.nbytes for each in found if each is not None) > size:
+        raise ValueError("it holds the same drawings over and over")
     if len(found) != expected:
         raise ValueError(f"it says that it has {expected} drawings, but has {len(found)}")
     return found
@@ -95,9 +107,7 @@ def drawings(path: Path, split: str) -> list[np.ndarray | None]:
 
 @contextmanager
 def _opened(path: Path, split: str) -> Iterator[BinaryIO]:
-    with ZipFile(path) as archive, archive.open(f"{split}.npy") as file:
-        if (size := archive.getinfo(f"{split}.npy").file_size) > LARGEST:
-            raise ValueError(f"it has {size} bytes unpacked, more than {LARGEST}")
+    with ZipFile(path) as archive, archive.open(entry(archive, split)) as file:
         yield cast(BinaryIO, file)
 
 

@@ -195,10 +195,12 @@ class QuickDraw(Dataset):
             return
         for index, rows in enumerate(found[block.start : block.end], block.start):
             name = f"{word}-{block.split}-{index}"
-            if rows is None:
-                yield Skipped(f"{path}, {block.split}[{index}]", "is not rows of three numbers")
-            else:
+            try:
+                if rows is None:
+                    raise ValueError("is not rows of three numbers")
                 yield from self._records(name, word, block.split, of_stroke3(rows))
+            except ValueError as error:
+                yield Skipped(f"{path}, {block.split}[{index}]", str(error))
 
     def _records(self, key: str, word: str, split: Split, strokes: Strokes) -> list[Record]:
         """A drawing and its variants."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+BEYOND = 2.0**31  # no coordinate of a screen
+MOST_ROUNDS = 256  # of simplifying; strokes need some twenty
 SIDE = 255.0  # the longer side of a simplified drawing
 
 Strokes = list[np.ndarray]
@@ -30,13 +32,13 @@ def scale(strokes: Strokes) -> Strokes:
 def simplify(stroke: np.ndarray, epsilon: float) -> np.ndarray:
     """The points (k, C) of a stroke (n, C) from whose polyline no point of it is further than `epsilon`.
 
-    Ramer, Douglas and Peucker's algorithm.
+    Ramer, Douglas and Peucker's algorithm; where a stroke goes to and fro without end, all its points there.
     """
     if len(stroke) < 3:
         return stroke
     ink, places = stroke[:, :2], np.arange(len(stroke))
     kept = places[[0, -1]]
-    while True:  # of all spans between kept points, each time, the furthest point
+    for _ in range(MOST_ROUNDS):  # of all spans between kept points, each time, the furthest point
         span = np.searchsorted(kept[1:-1], places, side="right")
         distances = _distances(ink, ink[kept[span]], ink[kept[span + 1]])
         furthest = np.maximum.reduceat(distances, kept[:-1])[span]
@@ -45,6 +47,7 @@ def simplify(stroke: np.ndarray, epsilon: float) -> np.ndarray:
             return stroke[kept]
         _, first = np.unique(span[found], return_index=True)
         kept = np.sort(np.concatenate([kept, found[first]]))
+    return stroke[np.union1d(kept, np.flatnonzero(np.isin(span, span[found])))]
 
 
 def _distances(points: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -81,7 +84,13 @@ def to_points(strokes: Strokes) -> np.ndarray:
 
 
 def of_stroke3(rows: np.ndarray) -> Strokes:
-    """Strokes (n, 2) of rows (T, 3) of dx, dy and whether the pen is lifted after it; the first row starts at 0, 0."""
-    ink = rows[:, :2].astype(float).cumsum(axis=0)
+    """Strokes (n, 2) of rows (T, 3) of dx, dy and whether the pen is lifted after it; the first row starts at 0, 0.
+
+    Raises `ValueError` where they lead beyond 32 bits or are no numbers.
+    """
+    with np.errstate(all="ignore"):  # what overflows is refused
+        ink = rows[:, :2].astype(float).cumsum(axis=0)
+    if not (np.abs(ink) < BEYOND).all():
+        raise ValueError("its rows lead beyond 32 bits")
     lifted = np.flatnonzero(rows[:-1, 2] != 0) + 1
     return np.split(ink, lifted)

@@ -304,15 +304,23 @@ def test_an_npz_file_that_would_run_something_is_skipped(tmp_path: Path) -> None
     assert not (tmp_path / "proof").exists()
 
 
-def test_one_bad_array_costs_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (np.zeros((4, 2), int), "is not rows of three numbers"),
+        (np.full((4, 3), 1e20), "its rows lead beyond 32 bits"),
+        (np.full((4, 3), np.nan), "its rows lead beyond 32 bits"),
+    ],
+)
+def test_one_bad_array_costs_itself(tmp_path: Path, rows: np.ndarray, reason: str) -> None:
     write_npz(tmp_path / "cat.npz", train=3, valid=1, test=1)
     with np.load(tmp_path / "cat.npz", allow_pickle=True) as arrays:
         train = arrays["train"]
-        train[1] = np.zeros((4, 2), int)
+        train[1] = rows
         np.savez(tmp_path / "cat.npz", **{**arrays, "train": train})
     items = read(tmp_path)
     assert [getattr(item, "id", "") for item in items[:3]] == ["cat-train-0", "", "cat-train-2"]
-    assert items[1] == seqdens.Skipped(f"{tmp_path / 'cat.npz'}, train[1]", "is not rows of three numbers")
+    assert items[1] == seqdens.Skipped(f"{tmp_path / 'cat.npz'}, train[1]", reason)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real drawings are not beside the repository")
@@ -336,3 +344,13 @@ def test_the_quick_preset_holds_nothing_out_and_the_readme_evaluates_what_there_
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert "seqdens evaluate apple --split train" in readme
     assert "seqdens plot density apple --split train" in readme
+
+
+@pytest.mark.parametrize("name", ["cat.npz", "cat.ndjson"])
+def test_a_link_out_of_the_folder_is_skipped(tmp_path: Path, name: str) -> None:
+    write_npz(tmp_path / "cat.npz", train=3, valid=1, test=1)
+    write_ndjson(tmp_path / "cat.ndjson", "cat", 3)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).symlink_to(tmp_path / name)
+    reasons = [getattr(item, "reason", "") for item in read(tmp_path / "data")]
+    assert all(reason.startswith("is a link that leads out of the folder") for reason in reasons)

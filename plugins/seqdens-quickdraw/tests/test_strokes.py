@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from seqdens_quickdraw.strokes import SIDE, bend, of_stroke3, scale, simplify, to_points
+from seqdens_quickdraw import strokes as module
+from seqdens_quickdraw.strokes import MOST_ROUNDS, SIDE, bend, of_stroke3, scale, simplify, to_points
 
 COORDINATE = st.floats(0, 255).map(lambda value: round(value, 2))
 STROKE = st.integers(1, 12).flatmap(lambda n: arrays(float, (n, 3), elements=COORDINATE))
@@ -47,6 +48,15 @@ def test_a_straight_stroke_is_two_points_and_a_loop_is_not() -> None:
     assert len(simplify(100 * np.column_stack([np.cos(turns), np.sin(turns)]), 2)) > 8
 
 
+def test_a_stroke_that_goes_to_and_fro_without_end_is_kept_in_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, distances = [], module._distances
+    monkeypatch.setattr(module, "_distances", lambda *given: rounds.append(1) or distances(*given))
+    zigzag = np.column_stack([np.zeros(1500), SIDE * (-1.0) ** np.arange(1500)])
+    zigzag[-1] = 0
+    np.testing.assert_array_equal(simplify(zigzag, 2), zigzag)
+    assert len(rounds) == MOST_ROUNDS
+
+
 def test_a_drawing_is_scaled_to_its_longer_side() -> None:
     strokes = [np.array([[10.0, 20, 500], [20, 70, 540]]), np.array([[15.0, 120, 900]])]
     found = scale(strokes)
@@ -64,6 +74,12 @@ def test_stroke3_and_points_say_the_same(strokes: list[np.ndarray]) -> None:
     assert points[:, 3].tolist() == [0] * (len(points) - 1) + [1]
     rows = np.column_stack([np.diff(points[:, :2], axis=0, prepend=0), points[:, 2]])
     assert [stroke.tolist() for stroke in of_stroke3(rows)] == [stroke.tolist() for stroke in strokes]
+
+
+@pytest.mark.parametrize("value", [1e20, 1e308, np.inf, -np.inf, np.nan, 2.0**31])
+def test_rows_that_lead_beyond_32_bits_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="its rows lead beyond 32 bits"):
+        of_stroke3(np.array([[1, 2, 0], [3, value, 0], [3, value, 1]]))
 
 
 def test_points_between_whole_numbers_are_kept() -> None:

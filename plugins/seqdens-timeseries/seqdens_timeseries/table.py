@@ -33,6 +33,8 @@ MISSING = ("", "na", "nan", "null", "none")
 TRUTH = {"false": 0, "true": 1}
 MOST_CATEGORIES = 65_536
 LARGEST_WHOLE = 2**53  # up to which a float holds every whole number
+MOST_PACKED = 1 << 20  # rows of an NPZ file of fewer bytes
+LONGEST_LIST = 1000  # characters of a file's columns in a message
 BLOCK = 65_536  # rows of an NPZ file made Python numbers at a time
 SEQUENCE_END = Column("sequence_end", "binary", role="sequence_end")
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, BadZipFile, zlib.error)
@@ -206,7 +208,7 @@ class Table(Dataset):
         for name in self.wanted:
             if header.count(name) != 1:
                 found = "no column" if name not in header else "more than one column"
-                raise ValueError(f"it has {found} {name!r}, but {', '.join(header) or 'nothing'}{self._hint(header)}")
+                raise ValueError(f"it has {found} {name!r}, but {listed(header) or 'nothing'}{self._hint(header)}")
 
     def _hint(self, header: Sequence[str]) -> str:
         """What to do where all of a CSV file's header is one field, since another delimiter stands in it."""
@@ -218,7 +220,7 @@ class Table(Dataset):
             header = self._header(path)
         except UNREADABLE as error:
             raise DataError(f"{path}: {sentence(error)}.") from None
-        return f"{', '.join(header)}{self._hint(header)}"
+        return f"{listed(header)}{self._hint(header)}"
 
     def _header(self, path: Path) -> list[str]:
         if path.suffix.lower() == ".npz":
@@ -271,6 +273,8 @@ class Table(Dataset):
         shapes = {array.shape for array in arrays}
         if shapes != {arrays[0].shape[:1]} - {()}:
             raise ValueError(f"its arrays have shapes {', '.join(map(str, sorted(shapes)))}, but all must be one (N,)")
+        if len(arrays[0]) > max(MOST_PACKED, size := path.stat().st_size):  # each takes some hundred bytes of memory
+            raise ValueError(f"it has {len(arrays[0])} rows in {size} bytes: write it with numpy.savez")
         for start in range(0, len(arrays[0]), BLOCK):
             block = zip(*(array[start : start + BLOCK].tolist() for array in arrays), strict=True)
             for row, values in enumerate(block, start + 1):
@@ -317,6 +321,12 @@ def header_of(reader: Iterator[list[str]]) -> list[str]:
     if not header:
         raise ValueError("it is empty, or its first line is")
     return header
+
+
+def listed(header: Sequence[str]) -> str:
+    """The names, as many as a message has room for."""
+    names = ", ".join(header)
+    return names if len(names) <= LONGEST_LIST else f"{names[:LONGEST_LIST]}..."
 
 
 def only(option: str, values: Sequence[Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from seqdens_timeseries.table import Table, number
+from seqdens_timeseries.table import MOST_PACKED, Table, number
 
 import seqdens
 from seqdens import Column, DataError, Record, Skipped, UsageError
@@ -251,6 +251,13 @@ def test_a_header_that_lacks_a_column_says_what_there_is(tmp_path: Path, header:
         table(tmp_path / "t.csv", f"{header}\n1,2\n", real=("x",)).sources()
 
 
+def test_a_header_without_end_is_told_in_part(tmp_path: Path) -> None:
+    names = ",".join(f"c{number}" for number in range(10_000))
+    with pytest.raises(DataError, match=r"it has no column 'id', but c0, c1, .*\.\.\.\.$") as caught:
+        table(tmp_path / "t.csv", f"{names}\n1\n", real=("x",)).sources()
+    assert len(str(caught.value)) < 2000
+
+
 def test_one_file_without_the_columns_costs_no_other(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("name,x\n1,2\n")
     (tmp_path / "b.csv").write_text("id,x\n1,2\n")
@@ -316,6 +323,21 @@ def test_numbers_of_other_kinds_are_skipped(tmp_path: Path, values: np.ndarray) 
     np.savez(tmp_path / "t.npz", id=["a", "a"], x=values)
     with pytest.raises(DataError, match=r"t\.npz:a: row 1 has '.*' for 'x', which must be a finite number"):
         seqdens.load("table", root=tmp_path, real=("x",))
+
+
+@pytest.mark.parametrize("dtype", ["<U1", ">U2", [("a", "<U1")]])
+def test_characters_beyond_unicode_are_skipped(tmp_path: Path, dtype: Any) -> None:
+    names = np.frombuffer(b"\xff" * 2 * np.dtype(dtype).itemsize, dtype)
+    np.savez(tmp_path / "t.npz", id=names, x=[1, 2])
+    (reason,) = skipped(Table(tmp_path, real=("x",)))
+    assert reason.startswith("its array 'id' holds objects or is damaged")
+
+
+def test_rows_that_unpack_without_end_are_skipped(tmp_path: Path) -> None:
+    rows = np.zeros(MOST_PACKED + 1, np.int8)
+    np.savez_compressed(tmp_path / "t.npz", id=rows, x=rows)
+    (reason,) = skipped(Table(tmp_path, real=("x",)))
+    assert re.fullmatch(r"it has 1048577 rows in \d{4} bytes: write it with numpy\.savez", reason)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 junk", b"\x80\x04K\x01.", b"junk"])

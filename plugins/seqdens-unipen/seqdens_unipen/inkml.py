@@ -42,6 +42,7 @@ LONGEST_VALUE = 40
 XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
 PREDEFINED = ("#DefaultContext", "#DefaultTraceFormat")
 DEEPEST = 8  # contexts that refer to each other
+MOST_CHANNELS = 100  # of a point
 PARSER = etree.XMLParser(
     resolve_entities=False,
     load_dtd=False,
@@ -52,7 +53,7 @@ PARSER = etree.XMLParser(
     remove_pis=True,
 )  # without collect_ids=False: with it lxml 6 opens what a document type names, a pipe or a device too
 VALUE = re.compile(
-    r"""\s*(?:(?P<order>[!'"]?)\s*(?P<number>[+-]?\s*(?:\#[0-9A-Fa-f]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
+    r"""\s*+(?:(?P<order>[!'"]?)\s*+(?P<number>[+-]?\s*+(?:\#[0-9A-Fa-f]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
     r"""|(?P<other>[TF*?]))\s*""",
     re.VERBOSE,
 )
@@ -181,7 +182,7 @@ class Formats:
     def __init__(self, ink: Any) -> None:
         names = ((element.get(XML_ID) or element.get("id"), element) for element in ink.iter())
         self.named = {f"#{name}": element for name, element in names if name}
-        self.known: dict[Any, Format] = {}
+        self.known: dict[Any, Format | str | None] = {}  # or what is wrong with it
 
     def of(self, trace: Trace) -> Format:
         """By the context that it refers to, or one of the groups around it; else by the one before it; else X Y.
@@ -194,16 +195,22 @@ class Formats:
         return self._found(trace.current)
 
     def _found(self, element: Any) -> Format:
-        if element is None:
-            return Format()
-        if element not in self.known:
-            self.known[element] = self._sought(element, DEEPEST) or Format()
-        return self.known[element]
+        return self._sought(element, DEEPEST) or Format()
 
     def _sought(self, element: Any, depth: int) -> Format | None:
-        """The format that a context or an ink source holds or refers to."""
+        """The format that a context or an ink source holds or refers to, which is looked for once."""
         if element is None:
             return None
+        if element not in self.known:
+            try:
+                self.known[element] = self._looked_for(element, depth)
+            except ValueError as error:
+                self.known[element] = str(error)
+        if isinstance(found := self.known[element], str):
+            raise ValueError(found)
+        return found
+
+    def _looked_for(self, element: Any, depth: int) -> Format | None:
         if not depth:
             raise ValueError(f"more than {DEEPEST} contexts refer to each other")
         if tag(element) == "traceFormat":
@@ -225,7 +232,9 @@ class Formats:
 def format_of(element: Any) -> Format:
     """What a `<traceFormat>` declares; raises `ValueError` where X or Y is not there in every point."""
     regular = [child for child in element if tag(child) == "channel"]
-    others = [child for child in element.iter() if tag(child) == "channel" and child not in regular]
+    others = [child for child in element.iter() if tag(child) == "channel" and child.getparent() is not element]
+    if len(regular) + len(others) > MOST_CHANNELS:
+        raise ValueError(f"it has {len(regular) + len(others)} channels, more than {MOST_CHANNELS}")
     names = [channel.get("name", "") for channel in regular]
     if not {"X", "Y"} <= set(names):
         raise ValueError(f"its channels are {quoted(' '.join(names))}, without X or Y")

@@ -48,8 +48,9 @@ SplitBy = Literal["writer", "segment"]
 
 ENCODING = "iso-8859-1"
 EXPECTED = "a folder of UNIPEN files, such as pendigits-orig.tra.gz and pendigits-orig.tes.gz of the UCI repository"
-LARGEST_FILE = 2**26  # characters, unpacked
-LONGEST_LINE = 2**16
+LARGEST_FILE = 2**26  # characters
+LARGEST_UNPACKED, RATIO = 2**24, 20  # characters of an unpacked file, or so many for each byte that it is packed into
+LONGEST_LINE = 2**16  # and longest .SEGMENT
 MOST_OVERLAPS = 4  # how often the points of a file may come up in the records of one level
 KEYWORD = re.compile(r"\.([A-Z]\w*)(.*)", re.DOTALL)
 SEGMENT = re.compile(r'(\S+)(?:\s+(\S+)(?:\s+(\S+)(?:\s+"((?:[^"\\]|\\.)*)")?)?)?\s*')
@@ -198,7 +199,8 @@ class Segment:
     line: int
     first: int
     writer: str
-    statement: list[str]
+    statement: list[str] = field(default_factory=list)
+    size: int = 0  # characters
     stop: int | None = None
     number: str = ""  # of the writer, in the digits of Alpaydin and Alimoglu
     level: str = ""
@@ -307,16 +309,19 @@ class Parser:
 
     def _lines(self, path: Path) -> Iterator[tuple[int, str]]:
         """The lines of a file with their numbers; raises `ValueError` where it cannot be read, or no further."""
-        count = 0
+        count, most = 0, LARGEST_FILE
         try:
             with path.open("rb") as file:
                 packed = file.read(2) == b"\x1f\x8b"
+            if packed:
+                most = max(LARGEST_UNPACKED, RATIO * path.stat().st_size)
+                self.left = min(self.left, most)
             with gzip.open(path, "rt", encoding=ENCODING) if packed else path.open(encoding=ENCODING) as lines:
                 while line := lines.readline(LONGEST_LINE):
                     count += 1
                     self.left -= len(line)
                     if len(line) == LONGEST_LINE or self.left < 0:
-                        limits = f"a line below {LONGEST_LINE} and a file below {LARGEST_FILE} characters"
+                        limits = f"a line below {LONGEST_LINE} and a file below {most} characters"
                         raise ValueError(f"line {count}: too long to be read, which is {limits}")
                     yield count, line
         except (OSError, EOFError, zlib.error) as error:
@@ -331,9 +336,16 @@ class Parser:
         elif self.keyword in ("PEN_DOWN", "PEN_UP", "DT"):
             self._add(line, text)
         elif self.keyword == "SEGMENT" and self.segment:
-            self.segment.statement.append(text)
+            self._continue_segment(line, text)
         elif not self.keyword and text.strip():
             raise ValueError(f"line {line}: {quoted(text)} is no keyword, with which a UNIPEN file begins")
+
+    def _continue_segment(self, line: int, text: str) -> None:
+        assert self.segment
+        self.segment.size += len(text)
+        if self.segment.size > LONGEST_LINE:
+            raise ValueError(f"line {line}: a .SEGMENT has more than {LONGEST_LINE} characters")
+        self.segment.statement.append(text)
 
     def _begin(self, line: int, rest: str, path: Path, before: str) -> None:
         """A statement. Points that follow .DT, the time for which the pen stood still, go on with their component."""
@@ -348,8 +360,9 @@ class Parser:
                 self._add(line, rest)
             case "SEGMENT":
                 part = self.parts[-1]
-                self.segment = Segment(part, line, len(part.components), self.writer, [rest])
+                self.segment = Segment(part, line, len(part.components), self.writer)
                 part.segments.append(self.segment)
+                self._continue_segment(line, rest)
             case "COMMENT" if before == "SEGMENT" and self.segment:
                 comment = PENDIGITS_COMMENT.fullmatch(rest.strip())
                 if comment and comment[1] == self.segment.label:

@@ -265,6 +265,48 @@ def test_hostile_and_damaged_files_are_skipped(tmp_path: Path, content: bytes, e
     assert skipped.reason.isprintable()
 
 
+MANY = '<context xml:id="c{}">' + '<inkSource contextRef="#c{}"/>' * 1000 + "</context>"
+NESTED = "".join(MANY.format(depth, *[depth + 1] * 1000) for depth in range(3))
+
+
+def test_contexts_that_lead_to_each_other_a_million_million_times_are_looked_at_once(tmp_path: Path) -> None:
+    last = f'<context xml:id="c3">{"<inkSource/>" * 1000}</context>'
+    (record,) = records(tmp_path, NESTED, last, '<trace contextRef="#c0">1 2,3 4</trace>')
+    assert ink(record) == [[1, 2, 0], [3, 4, 1]]
+
+
+def test_what_is_wrong_with_contexts_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, found = [], seqdens_unipen.inkml.format_of
+    monkeypatch.setattr(seqdens_unipen.inkml, "format_of", lambda element: looked.append(element) or found(element))
+    bad = '<traceFormat xml:id="f"><channel name="X"/></traceFormat><context xml:id="c" traceFormatRef="#f"/>'
+    group = '<traceGroup><trace contextRef="#c">1 2,3 4</trace></traceGroup>'
+    skipped = items(tmp_path, f"<ink>{bad}{group * 3}</ink>")
+    assert [item.reason.partition(": ")[2] for item in skipped] == [
+        "trace 1 (line 1): its channels are 'X', without X or Y"
+    ] * 3
+    assert len(looked) == 1
+
+
+def test_channels_without_end_are_refused(tmp_path: Path) -> None:
+    channels = '<channel name="X"/><channel name="Y"/>' * 100_000
+    assert "it has 200000 channels, more than 100" in reason(
+        tmp_path, f"<traceFormat>{channels}</traceFormat><trace>1 2,3 4</trace>"
+    )
+
+
+def test_blanks_without_end_are_refused_at_once(tmp_path: Path) -> None:
+    assert "is no value" in reason(tmp_path, f"<trace>1 2,{' ' * 200_000}x</trace>")
+
+
+def test_a_link_out_of_the_folder_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("<ink><trace>1 2,3 4</trace></ink>")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.inkml").symlink_to(tmp_path / "secret")
+    data = InkML(tmp_path / "data")
+    (skipped,) = [item for source in data.sources() for item in data.read(source)]
+    assert skipped.reason.startswith("is a link that leads out of the folder")
+
+
 def test_large_files_are_skipped_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seqdens_unipen.inkml, "LARGEST_FILE", 2**20)
     (skipped,) = items(tmp_path, b" " * (2**20 + 1))

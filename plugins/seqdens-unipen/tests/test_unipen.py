@@ -317,6 +317,32 @@ def test_a_file_that_unpacks_without_end_is_left(tmp_path: Path) -> None:
     assert reason.startswith("line 1: too long to be read")
 
 
+def test_a_file_that_unpacks_to_far_more_is_left_and_read_unpacked(tmp_path: Path) -> None:
+    content = f"{GOOD}.COMMENT\n{(' ' * 60_000 + chr(10)) * 300}".encode()
+    packed = gzip.compress(content)
+    assert len(content) > seqdens_unipen.unipen.LARGEST_UNPACKED > 100 * len(packed)
+    (record,) = records(tmp_path, content)
+    assert record.text == "good"
+    (reason,) = reasons(tmp_path, packed)
+    assert reason.endswith("too long to be read, which is a line below 65536 and a file below 16777216 characters")
+
+
+def test_a_segment_without_end_ends_the_file(tmp_path: Path) -> None:
+    good, bad, fault = items(tmp_path, f'{GOOD}.SEGMENT W 0 ? "{"a" * 60_000}\n{"a" * 60_000}"\n')
+    assert isinstance(good, Record)
+    assert bad.reason.startswith(".SEGMENT of line 11: .SEGMENT 'W 0 ? ")
+    assert fault.reason == "line 12: a .SEGMENT has more than 65536 characters"
+
+
+def test_a_link_out_of_the_folder_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(GOOD)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").symlink_to(tmp_path / "secret")
+    data = Unipen(tmp_path / "data")
+    (skipped, *_) = [item for source in data.sources() for item in data.read(source)]
+    assert skipped.reason.startswith("is a link that leads out of the folder")
+
+
 def test_a_file_that_is_too_large_is_read_up_to_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seqdens_unipen.unipen, "LARGEST_FILE", 2000)
     *found, last = items(tmp_path, file_of("anna", 100))
