@@ -7,6 +7,7 @@ import pickle
 import signal
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import h5py
 import numpy as np
@@ -67,7 +68,7 @@ def test_what_was_written_is_read(cache):
     assert cache.texts.empty().tolist() == [2, 3]
     assert list(cache.groups) == ["w1", "", "", ""]
     assert list(cache.labels) == ["genuine", "", "", ""]
-    assert cache.skipped == [Skipped("bad.txt", "is empty")]
+    assert (cache.skipped, cache.skipped_count) == ([Skipped("bad.txt", "is empty")], 1)
     assert cache.alphabet == " bceà"
     assert cache.columns == COLUMNS
     assert cache.provenance == provenance()
@@ -365,6 +366,10 @@ def other_schema(file):
     file.attrs["schema_version"] = 99
 
 
+def other_scaling(name, value, file):
+    file.attrs[name] = np.array([1.0, value])
+
+
 def no_schema(file):
     del file.attrs["schema_version"]
 
@@ -442,6 +447,9 @@ def many_names(file):
         (no_schema, "schema_version"),
         (no_texts, "texts"),
         (a_group_for_an_array, "'starts' is no array"),
+        (partial(other_scaling, "mean", np.nan), "mean is not finite"),
+        (partial(other_scaling, "mean", -np.inf), "mean is not finite"),
+        *((partial(other_scaling, "std", value), "std not above 0") for value in (0, -1, np.nan, np.inf)),
         (fewer_splits, "4 records with"),
         (fewer_rows, "for 22 offsets"),
         (broken_columns, "JSON"),
