@@ -49,14 +49,15 @@ def array(archive: ZipFile, name: str) -> np.ndarray:
         raise ValueError(f"it has no array {name!r}")
     if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError(f"its array {name!r} is packed by another compression method than numpy's")
-    if entry.file_size > max(LARGEST, RATIO * entry.compress_size):
-        raise ValueError(f"its array {name!r} unpacks to {entry.file_size:,} bytes, of {entry.compress_size:,}")
+    packed = min(entry.compress_size, archive.start_dir)  # what an entry says, and what precedes the directory
+    if entry.file_size > max(LARGEST, RATIO * packed):
+        raise ValueError(f"its array {name!r} unpacks to {entry.file_size:,} bytes, of {packed:,}")
     with archive.open(entry) as file, warnings.catch_warnings(action="error"):
         try:
             shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
         except Exception as error:  # a literal of Python, of which anything may be wrong
             raise ValueError(UNREADABLE.format(name)) from error
-        content = file.read()
+        content = file.read(entry.file_size)  # without a size, all is unpacked, whatever the entry says
     if dtype.hasobject:
         raise ValueError(UNREADABLE.format(name))
     if prod(shape) * dtype.itemsize != len(content) or not dtype.itemsize:
