@@ -102,8 +102,11 @@ class Strings(Sequence[str]):
         part = bisect_right(self._firsts, position) - 1
         data, starts = self.parts[part]
         inside = position - self._firsts[part]
+        begin, end = starts[inside : inside + 2]
+        if end < begin:
+            raise DataError(f"text {position} of a cache ends before it begins; prepare it again.")
         try:
-            return bytes(data[starts[inside] : starts[inside + 1]]).decode()
+            return bytes(data[begin:end]).decode()
         except UnicodeDecodeError:
             raise DataError(f"text {position} of a cache is no UTF-8; prepare it again.") from None
 
@@ -140,6 +143,8 @@ class _File:
             dataset = file[name]
             if dataset.dtype.name not in types:
                 raise ValueError(f"{name} of {dataset.dtype}, not {' or '.join(types)}")
+            if len(dataset.shape) != 1 + (name in ("reals", "states")):
+                raise ValueError(f"{name} of shape {dataset.shape}")
             return np.frombuffer(buffer, dataset.dtype, dataset.size, dataset.offset).reshape(dataset.shape)
 
         def strings(name: str) -> Strings:

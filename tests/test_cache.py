@@ -326,6 +326,14 @@ def test_garbage_is_refused(tmp_path, content):
         Prepared(tmp_path)
 
 
+def test_a_text_that_ends_before_it_begins_is_refused(cache):
+    """All could be texts that begin at the front, each as long as the file."""
+    with h5py.File(cache.path, "r+", libver=("v110", "latest")) as file:
+        file["ids/starts"][1::2] = 0
+    with pytest.raises(DataError, match=r"text \d of a cache ends before it begins; prepare it again\."):
+        list(Prepared(cache.path).ids)
+
+
 def numbers_of(path):
     """Which bytes of the file are numbers or texts of the data."""
     numbers = np.zeros(path.stat().st_size, bool)
@@ -368,6 +376,12 @@ def other_schema(file):
 
 def other_scaling(name, value, file):
     file.attrs[name] = np.array([1.0, value])
+
+
+def deeper(name, file):
+    values = file[name][()][..., np.newaxis]
+    del file[name]
+    file[name] = values
 
 
 def no_schema(file):
@@ -447,6 +461,10 @@ def many_names(file):
         (no_schema, "schema_version"),
         (no_texts, "texts"),
         (a_group_for_an_array, "'starts' is no array"),
+        *(
+            (partial(deeper, name), rf"{name} of shape \(.*1\)")
+            for name in ("ids/starts", "ids/bytes", "splits", "reals")
+        ),
         (partial(other_scaling, "mean", np.nan), "mean is not finite"),
         (partial(other_scaling, "mean", -np.inf), "mean is not finite"),
         *((partial(other_scaling, "std", value), "std not above 0") for value in (0, -1, np.nan, np.inf)),
