@@ -102,8 +102,11 @@ class Strings(Sequence[str]):
         part = bisect_right(self._firsts, position) - 1
         data, starts = self.parts[part]
         inside = position - self._firsts[part]
+        begin, end = starts[inside : inside + 2]
+        if end < begin:
+            raise DataError(f"text {position} of a cache ends before it begins; prepare it again.")
         try:
-            return bytes(data[starts[inside] : starts[inside + 1]]).decode()
+            return bytes(data[begin:end]).decode()
         except UnicodeDecodeError:
             raise DataError(f"text {position} of a cache is no UTF-8; prepare it again.") from None
 
@@ -140,6 +143,8 @@ class _File:
             dataset = file[name]
             if dataset.dtype.name not in types:
                 raise ValueError(f"{name} of {dataset.dtype}, not {' or '.join(types)}")
+            if len(dataset.shape) != 1 + (name in ("reals", "states")):
+                raise ValueError(f"{name} of shape {dataset.shape}")
             return np.frombuffer(buffer, dataset.dtype, dataset.size, dataset.offset).reshape(dataset.shape)
 
         def strings(name: str) -> Strings:
@@ -166,6 +171,8 @@ class _File:
         shapes, widths = [self.reals.shape, self.states.shape], [len(kind) for kind in by_kind(self.columns)]
         if not self.mean.shape == self.std.shape == (widths[0],):
             raise ValueError(f"mean and std of shapes {self.mean.shape} and {self.std.shape}")
+        if not (np.isfinite((self.mean, self.std)).all() and (self.std > 0).all()):
+            raise ValueError("its mean is not finite, or its std not above 0")
         if self.moments and not self.moments.give(self.mean, self.std):
             raise ValueError("mean and std are not those of its moments")
         if shapes != [(rows, width) for width in widths]:
@@ -241,9 +248,15 @@ class Prepared:
     @property
     def skipped(self) -> list[Skipped]:
         """What could not be read, and why."""
-        return list(self._skipped())
+        return list(self.skipped_items())
 
-    def _skipped(self) -> Iterator[Skipped]:
+    @property
+    def skipped_count(self) -> int:
+        """How many could not be read."""
+        return sum(len(file.skipped_paths) for file in self._files)
+
+    def skipped_items(self) -> Iterator[Skipped]:
+        """What could not be read, and why, one after another."""
         for file in self._files:
             yield from map(Skipped, file.skipped_paths, file.skipped_reasons)
 
@@ -285,8 +298,8 @@ class Prepared:
 
     def check_skipped(self, most: float) -> None:
         """Raises `DataError`, naming the first, where more than the share `most` of all items was skipped."""
-        count = sum(len(file.skipped_paths) for file in self._files)
-        check_skipped(self.provenance.dataset, len(self), count, next(self._skipped(), None), most)
+        first = next(self.skipped_items(), None)
+        check_skipped(self.provenance.dataset, len(self), self.skipped_count, first, most)
 
     def offsets(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Record `index` as float32 (T, D) in raw units; NaN where a real value is missing.

@@ -13,8 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-LARGEST = 1 << 18  # bytes of a piece of metadata; an attribute has at most 64 KiB
-MOST_PIECES = 16  # of the header of one object
+MOST = 1 << 20  # bytes of metadata that are read of a file, those read twice counted twice; a cache has some thousand
 _MASK = 2**32 - 1
 NOWHERE = 2**64 - 1  # the address of what is not there
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -77,7 +76,7 @@ class File:
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
-        self._size = raw.seek(0, 2)
+        self._size, self._left = raw.seek(0, 2), MOST
         self._groups: dict[int, dict[str, int]] = {}  # the addresses of their members
         head = self._checked(0, 44)
         head.expect(SIGNATURE, "signature")
@@ -107,8 +106,11 @@ class File:
         return Array(offset if size else 0, dtype, shape)
 
     def _at(self, address: int, size: int) -> Bytes:
-        if size > LARGEST or address + size > self._size:
+        if address + size > self._size:
             raise ValueError(f"its HDF5 metadata have {size} bytes at {address}")
+        if size > self._left:
+            raise ValueError(f"its HDF5 metadata are more than {MOST:,} bytes")
+        self._left -= size
         self._raw.seek(address)
         return Bytes(self._raw.read(size))
 
@@ -138,8 +140,6 @@ class File:
                 if kind not in KNOWN or shared & 2:
                     raise ValueError(f"its HDF5 metadata hold a message {kind:#x}, which no cache has")
                 if kind == CONTINUATION:
-                    if len(pieces) == MOST_PIECES:
-                        raise ValueError("a header of its HDF5 metadata is in too many pieces")
                     place, length = content.number(8), content.number(8)
                     pieces.append(self._checked(place, max(length - 4, 4)))
                     pieces[-1].expect(b"OCHK", "object header")
@@ -229,7 +229,7 @@ def _dtype(content: Bytes) -> np.dtype[Any]:
     described, properties = content.content[1:], content.content[8:12]
     if kind == 0 and size in (1, 2, 4, 8) and properties == bytes((0, 0, 8 * size, 0)) and not flags[0] & ~8:
         return np.dtype(f"<{'i' if flags[0] & 8 else 'u'}{size}")
-    if kind == 3 and 0 < size < LARGEST:
+    if kind == 3 and 0 < size < MOST:
         return np.dtype(f"S{size}")
     if kind == 8 and size == 1:
         return np.dtype(bool)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 EXACT = 2.0**53  # whole numbers below are exact as float64, in whatever order they are added
+ABOVE = 2**128  # all numbers of 32 bits are below
 TINY = 2.0**-150  # smaller values are 0 as 32-bit numbers, and their squares could not be exact
 LOWEST = 1073  # the smallest float64 is half of 2**-1073
 
@@ -63,7 +64,7 @@ class Moments(NamedTuple):
         counts, sums, squares = msgspec.convert(json.loads(text), tuple[list[int], pairs, pairs])
         moments = cls(counts, [Fraction(*pair) for pair in sums], [Fraction(*pair) for pair in squares])
         for count, total, square in zip(*moments, strict=True):
-            if count < 0 or count * square < total**2 or (square and not count):
+            if count < 0 or count * square < total**2 or square > count * ABOVE**2:
                 raise ValueError(f"moments {count}, {total}, {square}, which no values have")
         return moments
 

@@ -59,12 +59,13 @@ def entry(archive: ZipFile, name: str) -> ZipInfo:
 
 def array(archive: ZipFile, name: str) -> np.ndarray:
     """That array of an archive; raises what a damaged one makes `zipfile` raise, or `ValueError` with the reason."""
-    with archive.open(entry(archive, name)) as file, warnings.catch_warnings(action="error"):
+    found = entry(archive, name)
+    with archive.open(found) as file, warnings.catch_warnings(action="error"):
         try:
             shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
         except Exception as error:  # a literal of Python, of which anything may be wrong
             raise ValueError(UNREADABLE.format(name)) from error
-        content = file.read()
+        content = file.read(found.file_size)  # without a size, all is unpacked, whatever the entry says
     if dtype.hasobject or dtype.kind == "V":
         raise ValueError(UNREADABLE.format(name))
     if prod(shape) * dtype.itemsize != len(content) or not dtype.itemsize:

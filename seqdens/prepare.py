@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -125,12 +125,16 @@ class _Plan:
         )
         self.whole = cache_folder(folder) / f"{component.name}-{_digest(self.about.options)[:12]}.h5"
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The bytes of each source's files."""
+        return [sum(map(_size, source.paths)) for source in self.sources]
+
     def path(self, shard: Shard | None) -> Path:
         return shard.path(self.whole) if shard else self.whole
 
     def share(self, shard: Shard | None) -> Sequence[Source]:
-        sizes = (sum(map(_size, source.paths)) for source in self.sources)
-        return shard.share(self.sources, list(sizes)) if shard else self.sources
+        return shard.share(self.sources, self.sizes) if shard else self.sources
 
     def wanted(self, shard: Shard | None) -> Provenance:
         contents = digest_contents(self.share(shard)) if self.verify else ""
@@ -256,7 +260,7 @@ def _read_all(
 ) -> Generator[Record | Skipped, None, None]:
     """Every source's offsets in order, read by several processes where there is enough to read."""
     if workers is None:  # without fork, several processes would ask of the caller's script a __main__ guard
-        workers = (os.cpu_count() or 1) if FORK else 1
+        workers = cores() if FORK else 1
     workers = min(workers, max(1, len(sources) // 4))
     progress(0, len(sources))
     read = partial(read_offsets, data)
@@ -295,9 +299,20 @@ def _in_processes(
         raise SeqdensError(
             f"one of {workers} processes that read the data was killed, perhaps for want of memory; use fewer workers."
         ) from error
+    except BaseException:
+        with uninterrupted():  # shutting down would wait for what is being read
+            for process in pool._processes.values():
+                process.kill()
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]  # what one was sending is never complete
+        raise
     finally:
         with uninterrupted():
             pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin_worker() -> None:

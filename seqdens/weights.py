@@ -23,10 +23,7 @@ from seqdens.registry import one_line
 
 FORMAT = "seqdens-model"
 VERSION = 1
-ROOM, LEAST_ROOM = (
-    32,
-    1 << 26,
-)  # how much larger than its weights, and at least how many bytes, what builds a model may be
+ROOM, LEAST_ROOM = 32, 1 << 26  # what builds a model may take: so many times its weights, and bytes more
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}  # which take a shape first
 WANTED = "name a run folder, or best.safetensors or last.safetensors of one"
 
@@ -43,7 +40,7 @@ class Limited(TorchFunctionMode):
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.bytes = 32 * sum(each.nbytes for each in weights.values()) + (1 << 26)  # building takes several times that
+        self.bytes = ROOM * sum(each.nbytes for each in weights.values()) + LEAST_ROOM
         self.tensors = 100 * len(weights) + 1000
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -7,6 +7,7 @@ import pickle
 import signal
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import h5py
 import numpy as np
@@ -67,7 +68,7 @@ def test_what_was_written_is_read(cache):
     assert cache.texts.empty().tolist() == [2, 3]
     assert list(cache.groups) == ["w1", "", "", ""]
     assert list(cache.labels) == ["genuine", "", "", ""]
-    assert cache.skipped == [Skipped("bad.txt", "is empty")]
+    assert (cache.skipped, cache.skipped_count) == ([Skipped("bad.txt", "is empty")], 1)
     assert cache.alphabet == " bceà"
     assert cache.columns == COLUMNS
     assert cache.provenance == provenance()
@@ -325,6 +326,14 @@ def test_garbage_is_refused(tmp_path, content):
         Prepared(tmp_path)
 
 
+def test_a_text_that_ends_before_it_begins_is_refused(cache):
+    """All could be texts that begin at the front, each as long as the file."""
+    with h5py.File(cache.path, "r+", libver=("v110", "latest")) as file:
+        file["ids/starts"][1::2] = 0
+    with pytest.raises(DataError, match=r"text \d of a cache ends before it begins; prepare it again\."):
+        list(Prepared(cache.path).ids)
+
+
 def numbers_of(path):
     """Which bytes of the file are numbers or texts of the data."""
     numbers = np.zeros(path.stat().st_size, bool)
@@ -363,6 +372,16 @@ def other_file(file):
 
 def other_schema(file):
     file.attrs["schema_version"] = 99
+
+
+def other_scaling(name, value, file):
+    file.attrs[name] = np.array([1.0, value])
+
+
+def deeper(name, file):
+    values = file[name][()][..., np.newaxis]
+    del file[name]
+    file[name] = values
 
 
 def no_schema(file):
@@ -442,6 +461,13 @@ def many_names(file):
         (no_schema, "schema_version"),
         (no_texts, "texts"),
         (a_group_for_an_array, "'starts' is no array"),
+        *(
+            (partial(deeper, name), rf"{name} of shape \(.*1\)")
+            for name in ("ids/starts", "ids/bytes", "splits", "reals")
+        ),
+        (partial(other_scaling, "mean", np.nan), "mean is not finite"),
+        (partial(other_scaling, "mean", -np.inf), "mean is not finite"),
+        *((partial(other_scaling, "std", value), "std not above 0") for value in (0, -1, np.nan, np.inf)),
         (fewer_splits, "4 records with"),
         (fewer_rows, "for 22 offsets"),
         (broken_columns, "JSON"),

@@ -399,11 +399,11 @@ def npy(shape: str, descr: str = "'<f4'", rest: bytes = bytes(48)) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + rest
 
 
-def zip_bomb(path: Path, member: str, size: int = 3 << 30, said: int = 0) -> None:
-    """A member that unpacks to `size` bytes of zeros, in an archive of some that says it is packed into `said`."""
+def zip_bomb(path: Path, member: str, size: int = 3 << 30, start: bytes = b"") -> None:
+    """A member that unpacks to `start` and `size` bytes of zeros, in an archive of some."""
     packer, piece = zlib.compressobj(9, zlib.DEFLATED, -15), 1 << 24
-    once = packer.compress(bytes(piece)) + packer.flush(zlib.Z_FULL_FLUSH)
-    content = once * (size // piece)
+    first, once = (packer.compress(each) + packer.flush(zlib.Z_FULL_FLUSH) for each in (start, bytes(piece)))
+    content = first + once * (size // piece)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -411,12 +411,48 @@ def zip_bomb(path: Path, member: str, size: int = 3 << 30, said: int = 0) -> Non
             archive.writestr(name, content if name == member else old)
         entry = archive.getinfo(member)
         entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, size
-        entry.compress_size = said or entry.compress_size
     with path.open("r+b") as file:
         file.seek(entry.header_offset + 8)
         file.write(struct.pack("<H", zipfile.ZIP_DEFLATED))
         file.seek(entry.header_offset + 22)
         file.write(struct.pack("<I", size))
+
+
+def claimed(path: Path, member: str, packed: int, unpacked: int) -> None:
+    """A member that unpacks to 3 GiB, and other sizes in the directory of the archive."""
+    zip_bomb(path, member, start=npy("(5000, 3)", rest=b""))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<2I", content, content.rindex(member.encode()) - 26, packed, unpacked)
+    path.write_bytes(content)
+
+
+def hdf5_file(*pieces: bytes) -> bytes:
+    """The pieces, each with its checksum, the first of them the header of the root, and last what has none."""
+    body = b"".join(map(with_checksum, pieces[:-1])) + pieces[-1]
+    return (
+        with_checksum(hdf5.SIGNATURE + b"\2\10\10\0" + struct.pack("<4Q", 0, hdf5.NOWHERE, 48 + len(body), 48)) + body
+    )
+
+
+def with_checksum(content: bytes) -> bytes:
+    return content + hdf5.lookup3(content).to_bytes(4, "little")
+
+
+def same_piece() -> bytes:
+    """A header in 17 pieces, of which 16 are the same 240 kB."""
+    piece = b"OCHK" + struct.pack("<BHx60000x", 0, 60_000) * 4
+    messages = struct.pack("<BHxQQ", hdf5.CONTINUATION, 16, 48 + 10 + 320 + 4, len(piece) + 4) * 16
+    return hdf5_file(b"OHDR\2\2" + struct.pack("<I", len(messages)) + messages, piece, b"")
+
+
+def long_names(count: int = 20_000, length: int = 0x7000) -> bytes:
+    """A group of `count` members whose names, each of more than `length` bytes, overlap in the file."""
+    links = [struct.pack("<BBH4s", 1, 1, length + number % 97, b"%04d" % (number % 10_000)) for number in range(count)]
+    places = (struct.pack("<5xIH", 8 * number, length + 104) for number in range(count))
+    root = b"OHDR\2\2" + struct.pack("<IBHx2xQQ", 22, hdf5.LINK_INFO, 18, 84, 84 + 146)
+    heap = b"FRHP\0\7\0\0\0" + struct.pack("<123xQH", 84 + 146 + 38 + 6 + 11 * count + 4, 0)
+    index = b"BTHD\0\5" + struct.pack("<4xB5xQH8x", 11, 84 + 146 + 38, count)
+    return hdf5_file(root, heap, index, b"BTLF\0\5" + b"".join(places), b"".join(links) + b"a" * 2 * length)
 
 
 def objects(path: Path, mark: Path) -> None:
@@ -506,8 +542,12 @@ EXPLOITS = {
         NPZ, changed(lambda path: zip_bomb(path, "offsets.npy")), "unpacks to 3,221,225,472 bytes"
     ),
     "an array that is packed into what is not there": Exploit(
-        NPZ, changed(lambda path: zip_bomb(path, "offsets.npy", said=1 << 30)), "packed bytes are not there"
+        NPZ, changed(lambda path: claimed(path, "offsets.npy", 1 << 28, 3 << 30)), "packed bytes are not there"
     ),
+    "an array that says that it is small": Exploit(
+        NPZ, changed(lambda path: claimed(path, "offsets.npy", 1 << 10, 1 << 16)), "Bad CRC-32"
+    ),
+    "a header of one piece many times": Exploit(CACHE, replaced(same_piece()), "are more than 1,048,576 bytes"),
     "a thousand million points": Exploit(NPZ, changed(array("offsets", npy("(1000000000, 3)"))), "but has 48 bytes"),
     "points beyond number": Exploit(NPZ, changed(array("offsets", npy("(4611686018427387904, 4)"))), "but has 48"),
     "a text without end": Exploit(NPZ, changed(array("columns", npy("(1,)", "'<U99999999'"))), "but has 48 bytes"),
@@ -666,6 +706,11 @@ def test_an_exploit_is_refused_in_a_sentence(outcomes: dict[str, tuple[str, str]
     assert_sentence(said)
     assert EXPLOITS[name].said in said
     assert "root:" not in said
+
+
+def test_names_in_a_cache_that_overlap_are_not_all_read() -> None:
+    with pytest.raises(ValueError, match="metadata are more than 1,048,576 bytes"):
+        hdf5.File(BytesIO(long_names()))["starts"]
 
 
 def test_the_programs_in_the_exploits_do_run_where_they_are_let(tmp_path: Path) -> None:

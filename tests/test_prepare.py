@@ -22,8 +22,9 @@ from seqdens.cache import Prepared
 from seqdens.components import CORE
 from seqdens.datasets.base import STROKE_END, Column, Dataset, Record, Skipped, Source, X
 from seqdens.errors import DataError, SeqdensError, UsageError
-from seqdens.prepare import AHEAD, cache_folder, checked, load, prepare
+from seqdens.prepare import AHEAD, cache_folder, checked, cores, load, prepare
 from seqdens.registry import Component, Provider
+from seqdens.shards import all_of
 
 HERE = Path(__file__).parents[1]
 
@@ -283,6 +284,15 @@ def test_contents_are_compared_when_asked_for(build, root):
     assert "the files' contents have changed" in rebuilt[0]
 
 
+def test_the_files_are_looked_at_once_for_all_shards(build, monkeypatch):
+    for shard in all_of(5):
+        build(shard=shard, verify=True)
+    sizes = []
+    monkeypatch.setattr("seqdens.prepare._size", lambda path: sizes.append(path) or path.stat().st_size)
+    assert len(build(verify=True)[0].paths) == 5
+    assert len(sizes) <= 2 * 14
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -353,6 +363,15 @@ def test_processes_read_only_a_little_ahead(root, tmp_path):
         prepare(numbers(), root, folder=tmp_path / "cache", workers=2, progress=stop_once_no_more_is_read)
     assert 1 <= read() <= 2 * AHEAD + 1 < 44
     assert multiprocessing.active_children() == []
+
+
+def test_by_default_as_many_processes_read_as_this_one_may_use_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    assert cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for count, usable in ((8, 8), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert cores() == usable
 
 
 class Large(Dataset):
@@ -545,6 +564,7 @@ def test_a_plain_script_without_a_main_guard_prepares_the_same_bytes(tmp_path):
 
 INTERRUPTED = """
 import os, signal, time
+from multiprocessing.connection import Connection
 from pathlib import Path
 import seqdens
 from seqdens.cli import main
@@ -555,18 +575,33 @@ class Slow(seqdens.Dataset):
     def sources(self):
         return [seqdens.Source(f"{n}") for n in range(20)]
     def read(self, source):
-        Path(f"{os.getpid()}.reading").touch()
-        time.sleep(600)
-        yield
+        if not Path("sending").exists():
+            wait()
+        yield seqdens.Record(source.name, [[0, 0, 0], [1, 1, 1]])
 
+def wait():
+    Path(f"{os.getpid()}.waiting").touch()
+    time.sleep(600)
+
+def send_half(self, content):
+    if os.getpid() == first or not Path("sending").exists():
+        return send(self, content)
+    os.write(self.fileno(), content[:len(content) // 2])
+    wait()
+
+first, send, Connection._send = os.getpid(), Connection._send, send_half
 signal.signal(signal.SIGINT, signal.default_int_handler)
 seqdens.register("datasets", "slow", Slow)
 main()
 """
 
 
-def test_an_interrupt_ends_all_processes_quietly(tmp_path):
+@pytest.mark.parametrize("sending", [False, True])
+@pytest.mark.parametrize("interrupt", [os.killpg, os.kill])
+def test_an_interrupt_ends_all_processes_quietly(tmp_path, interrupt, sending):
     (tmp_path / "script.py").write_text(INTERRUPTED)
+    if sending:
+        (tmp_path / "sending").touch()
     command = [sys.executable, "script.py", "prepare", "slow", "--workers", "2", "--cache", "cache"]
     process = subprocess.Popen(
         command,
@@ -579,12 +614,14 @@ def test_an_interrupt_ends_all_processes_quietly(tmp_path):
     )
     with process:
         try:
-            while len(list(tmp_path.glob("*.reading"))) < 2 and process.poll() is None:
+            while len(list(tmp_path.glob("*.waiting"))) < 2 - sending and process.poll() is None:
                 time.sleep(0.02)
-            os.killpg(process.pid, signal.SIGINT)
+            interrupt(process.pid, signal.SIGINT)
             _, errors = process.communicate(timeout=30)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+    with pytest.raises(ProcessLookupError):  # nobody goes on
+        os.killpg(process.pid, 0)
     assert (process.returncode, errors) == (130, "Interrupted.\n")
     assert os.listdir(tmp_path / "cache") == []

@@ -329,7 +329,7 @@ def test_the_command_prepares_shards_and_says_what_is_left(tmp_path):
     assert "`seqdens prepare hershey --set lines=12 --set writers=4 --shard 1/3`" in early.output
     assert seqdens_prepare(*little, "--shard", "1/3").exit_code == 0
     assert seqdens_prepare(*little, "--shard", "2/3").output.endswith(
-        "All 3 shards are there; they are opened as one.\n"
+        "All 3 shards have a file; they are opened as one if each is up to date.\n"
     )
     done = seqdens_prepare(*little)
     assert "hershey (synthetic): 12 lines (6 train, 3 valid, 3 test), " in done.output

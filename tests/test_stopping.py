@@ -189,7 +189,7 @@ def test_sigterm_while_data_are_prepared_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], workers: int
 ) -> None:
     seqdens.register("datasets", "slow", Slow)
-    monkeypatch.setattr(os, "cpu_count", lambda: workers)
+    monkeypatch.setattr("seqdens.prepare.cores", lambda: workers)
     with started(*command, "--cache", "cache", until=f"reading {workers - 1}") as process:
         send(process, signal.SIGTERM)
         assert_stopped(process, signal.SIGTERM)

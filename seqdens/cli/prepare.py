@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -85,7 +86,9 @@ def progress_of(shard: Shard, path: Path) -> str:
     """A line: which of the shards beside this one are still to be prepared."""
     left = shard.missing_beside(path)
     names = ", ".join(map(str, left))
-    return f"Still to be prepared: {names}" if left else f"All {shard.total} shards are there; they are opened as one."
+    if left:
+        return f"Still to be prepared: {names}"
+    return f"All {shard.total} shards have a file; they are opened as one if each is up to date."
 
 
 def parse_options(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -132,11 +135,11 @@ def summarise(prepared: Prepared, stderr: bool = False) -> None:
     name = printable(about.dataset) + (" (synthetic)" if about.synthetic else "")
     counts = ", ".join(f"{len(prepared.split(split)):,} {split}" for split in SPLITS)
     name += f", shard {about.shard}" if about.shard else ""
-    skipped = prepared.skipped
-    skips = f", {len(skipped):,} skipped" if skipped else ""
+    skipped = prepared.skipped_count
+    skips = f", {skipped:,} skipped" if skipped else ""
     points = f"{prepared.points:,} points"
     click.echo(f"{name}: {len(prepared):,} {printable(about.record_name)}s ({counts}), {points}{skips}", err=stderr)
-    for each in skipped[:MENTIONED]:
+    for each in islice(prepared.skipped_items(), MENTIONED):
         click.echo(printable(f"  skipped {each.path}: {each.reason}"), err=stderr)
-    if len(skipped) > MENTIONED:
-        click.echo(f"  ... and {len(skipped) - MENTIONED} more, listed in {prepared.path}", err=stderr)
+    if skipped > MENTIONED:
+        click.echo(f"  ... and {skipped - MENTIONED} more, listed in {prepared.path}", err=stderr)
