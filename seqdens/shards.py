@@ -27,7 +27,9 @@ class Shard(NamedTuple):
         """`I/N` as a shard; raises `UsageError` for what is none."""
         found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text, re.ASCII)
         if not found or int(found[1]) > int(found[2]):
-            raise UsageError(f"shard {text!r} must read I/N, part I of N from 1/N to N/N, such as 2/8.")
+            raise UsageError(
+                f"shard {text!r} must read I/N, part I of N from 1/N to N/N and N at most 999999, such as 2/8."
+            )
         return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ def prepare(
     from seqdens.components import dataset as component
     from seqdens.shards import Shard
 
-    part = Shard.parse(shard) if shard else None
+    part = None if shard is None else Shard.parse(shard)
     options = parse_options(settings)
     root = options.pop("root", None)
     prepared = prepare_with_display(
