@@ -410,10 +410,20 @@ def test_what_torchrun_may_start_again_overwrites_nothing(
     assert [*tmp_path.iterdir()] == [tmp_path / "config.toml"]
 
 
-@pytest.mark.parametrize("words", [["list"], ["--debug", "show", "handwriting"], ["--version"]])
-def test_a_command_that_does_not_train_waits_for_no_other(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-    done = CliRunner().invoke(cli, words)
-    assert done.exit_code == 0
-    assert done.stdout
+@pytest.mark.parametrize(
+    ("words", "joins"),
+    [
+        (["list"], False),
+        (["--debug", "show", "run"], False),
+        (["--version"], False),
+        (["run", "handwriting", "--preset=fast"], True),
+        (["--debug", "run", "--help"], True),
+    ],
+)
+def test_only_the_command_that_trains_waits_for_others(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], joins: bool
+) -> None:
+    joined: list[bool] = []
+    monkeypatch.setattr("seqdens.cli.join", lambda: joined.append(True))
+    CliRunner().invoke(cli, words)
+    assert joined == [True] * joins
