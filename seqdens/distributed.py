@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from uuid import uuid4
 
 from seqdens.errors import SeqdensError
 from seqdens.registry import one_line
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 T = TypeVar("T")
+Raised = TypeVar("Raised", bound=BaseException)
 
 TIMEOUT = timedelta(minutes=30)  # of waiting for a rank that lives, such as one that prepares the data
 LAST_WORDS = timedelta(seconds=5)
+PAUSE = 0.02  # seconds between two looks at what others have said
 
 
 def launched() -> bool:
@@ -34,13 +38,14 @@ def launched() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
+def restartable() -> bool:
+    """Whether `torchrun` starts all processes anew where one fails (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
+
+
 def restarted() -> bool:
-    """Whether `torchrun` started this process anew, after another had failed (--max-restarts)."""
-    return _attempt() > 0
-
-
-def _attempt() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    """Whether `torchrun` started this process anew, after one of its own machine had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def _group() -> ModuleType | None:
@@ -74,7 +79,7 @@ def local_size() -> int:
 def join() -> None:
     """Makes the processes that `torchrun` started the ranks of a group until they exit, unless they are already.
 
-    They talk through gloo, and between GPUs through NCCL.
+    They talk through gloo, and between GPUs through NCCL. Raises `SeqdensError` where one is not heard of in time.
     """
     if _group() or not launched():
         return
@@ -82,10 +87,50 @@ def join() -> None:
     from torch import distributed as dist
 
     store, rank, size = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"attempt {_attempt()}", store)  # addresses of those that failed are still there
+    store = dist.PrefixStore(_gather(store, size) if rank == 0 else _find(store, rank), store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     atexit.register(_leave, store)
+
+
+def _gather(store: Store, size: int) -> str:
+    """A new name of the group, which rank 0 answers all others, until each has said that it has it.
+
+    What processes said that have failed since is still in the store, so they are answered too. `torchrun` counts its
+    attempts on each machine for itself, so that a number would not do.
+    """
+    group, others = uuid4().hex, range(1, size)
+
+    def missing() -> list[int]:
+        absent = [rank for rank in others if not store.check([f"{group} has {rank}"])]
+        for rank in absent:
+            if store.check([f"rank {rank}"]):
+                store.set(f"answer to {store.get(f'rank {rank}').decode()}", group)
+        return absent
+
+    _wait(missing)
+    return group
+
+
+def _find(store: Store, rank: int) -> str:
+    """The name of the group, once rank 0 has answered this process."""
+    me = uuid4().hex
+    store.set(f"rank {rank}", me)
+    _wait(lambda: [] if store.check([f"answer to {me}"]) else [0])
+    group = store.get(f"answer to {me}").decode()
+    store.set(f"{group} has {rank}", "")
+    return group
+
+
+def _wait(missing: Callable[[], list[int]]) -> None:
+    """Returns once no rank is missing; a signal is heeded meanwhile, as it is not while a store waits."""
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while ranks := missing():
+        if time.monotonic() > deadline:
+            raise SeqdensError(
+                f"rank {ranks[0]} was not heard of for {TIMEOUT}; start all ranks, and let them connect."
+            )
+        time.sleep(PAUSE)
 
 
 def _leave(store: Store) -> None:
@@ -108,6 +153,22 @@ def first_alone_prints() -> Iterator[None]:
         return
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
+
+
+def by_all(error: Raised) -> Raised:
+    """`error`, which all ranks raise, and of which rank 0 alone speaks."""
+    vars(error)["by_all"] = True
+    return error
+
+
+def is_silent(error: BaseException) -> bool:
+    """Whether another rank speaks of the error that ends this one."""
+    return rank() > 0 and "by_all" in vars(error)
+
+
+def origin() -> str:
+    """What begins a message of another rank than the first."""
+    return f"rank {rank()} of {size()}: " if rank() > 0 else ""
 
 
 class _Failure(NamedTuple):
@@ -133,18 +194,17 @@ def exchange(compute: Callable[[], T]) -> list[T]:
     with _connected():
         dist.all_gather_object(outcomes, (mine, error and _failure(error)))
     if error:
-        raise error
+        raise by_all(error)
     for _, failure in outcomes:
         if failure:
-            raise _failed(failure)
+            raise by_all(_failed(failure))
     return [outcome for outcome, _ in outcomes]
 
 
 def _failure(error: Exception) -> _Failure:
     if not isinstance(error, SeqdensError):
         error = SeqdensError(one_line(error))
-    origin = f"rank {rank()} of {size()}: " if rank() > 0 else ""
-    return _Failure(f"{origin}{error}", error.exit_status)
+    return _Failure(f"{origin()}{error}", error.exit_status)
 
 
 def _failed(failure: _Failure) -> SeqdensError:
@@ -158,9 +218,16 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise SeqdensError(
-            f"rank {rank()} of {size()} has lost the connection to another, whose own message says why."
+        raise by_all(
+            SeqdensError(f"rank {rank()} of {size()} has lost the connection to another, whose own message says why.")
         ) from error
+
+
+def together(compute: Callable[[], T]) -> T:
+    """What `compute` returns on this rank, once it has on all; what it raises on one ends all, as in `exchange`."""
+    results: list[T] = []
+    exchange(lambda: results.append(compute()))
+    return results[0]
 
 
 def from_first(compute: Callable[[], T]) -> T:

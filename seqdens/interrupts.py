@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +25,7 @@ class Terminated(KeyboardInterrupt, SystemExit):
 
 
 STOPS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+SAME = 1.0  # seconds in which signals are one: `torchrun` passes on what also reaches its processes themselves
 
 
 class Interrupt:
@@ -38,12 +40,19 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within the block, an `Interrupt` that the first Ctrl-C or SIGTERM sets; the second takes its usual course."""
-    interrupt, before = Interrupt(), _heeded()
+    """Within the block, an `Interrupt` that the first Ctrl-C or SIGTERM sets.
+
+    A second one, at least a second after it, takes its usual course.
+    """
+    interrupt, before, first = Interrupt(), _heeded(), 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
-        interrupt.asked = number
-        _handle(before)
+        nonlocal first
+        if not interrupt:
+            interrupt.asked, first = number, time.monotonic()
+        elif time.monotonic() >= first + SAME:
+            _handle(before)
+            signal.raise_signal(number)
 
     _handle(dict.fromkeys(before, ask))
     try:

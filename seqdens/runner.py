@@ -41,8 +41,7 @@ def train_and_sample(
     config = run.config
     trainer = Trainer(**config["training"])
     torch.manual_seed(trainer.seed)
-    model = SequenceModel.for_data(data, component("encoder", config["encoder"]), component("head", config["head"]))
-    texts = texts_to_draw(model, data, config)
+    model, texts = distributed.together(lambda: model_and_texts(data, config))
     if distributed.rank() > 0:
         return trainer.fit(model, data, run=run, resume=resume)
     with run.opened(resume=resume, overwrite=overwrite):
@@ -58,6 +57,12 @@ def train_and_sample(
         except BaseException as error:
             events.run_failed(run=run, error=error)
             raise
+
+
+def model_and_texts(data: Prepared, config: Config) -> tuple[SequenceModel, list[str] | None]:
+    """The model of the configuration, untrained, and what its samples are to write; raises what cannot be done."""
+    model = SequenceModel.for_data(data, component("encoder", config["encoder"]), component("head", config["head"]))
+    return model, texts_to_draw(model, data, config)
 
 
 def texts_to_draw(model: SequenceModel, data: Prepared, config: Config) -> list[str] | None:

@@ -656,6 +656,7 @@ def test_ctrl_c_twice_while_a_run_is_saved(trained: Path, here: Path) -> None:
         Path("interrupt").touch()
         os.killpg(process.pid, signal.SIGINT)
         wait_for(Path("saving"), process)
+        time.sleep(1)  # what comes sooner is the same one
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     finally:

@@ -6,11 +6,14 @@ The outcomes are those of `fixtures/two_ranks.py`, which runs once, in two proce
 import importlib.util
 import os
 import pickle
+import platform
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from seqdens import distributed
 from seqdens.cache import Prepared, Provenance, write
 from seqdens.cli import cli
 from seqdens.datasets.base import STROKE_END, Record, X, Y
+from seqdens.errors import SeqdensError
 from seqdens.training.run_folder import Run
 
 ROOT = Path(__file__).parents[1]
@@ -36,11 +40,17 @@ two_ranks = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(two_ranks)
 
 
-def write_walks(path: Path, train: int, valid: int) -> None:
-    """Random walks of different lengths."""
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def write_walks(path: Path, train: int, valid: int, more: int = 0) -> None:
+    """Random walks of different lengths, perhaps with more of validation after them."""
     rng = np.random.default_rng(train)
     records = []
-    for number in range(train + valid):
+    for number in range(train + valid + more):
         points = rng.normal(5, 9, (rng.integers(1, 20), 3))
         points[:, 2] = rng.random(len(points)) < 0.3
         records.append(Record(str(number), points, "train" if number < train else "valid"))
@@ -53,10 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     write_walks(folder / "ragged.h5", train=13, valid=3)  # batches of 6, 6 and 1
     write_walks(folder / "single.h5", train=7, valid=1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    write_walks(folder / "more.h5", train=13, valid=3, more=1)
+    torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, SCRIPT, folder],
@@ -190,12 +198,6 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_by_all(folder: Path, o
     assert f"{listed[0].split(',')[0]},{two_ranks.POISONED}" in listed
 
 
-def test_a_rank_that_dies_does_not_leave_the_other_waiting(folder: Path) -> None:
-    kind, said = pickle.loads((folder / "dies-0.pickle").read_bytes())
-    assert (kind, said.partition(" has ")[0]) == ("SeqdensError", "rank 0 of 2")
-    assert not (folder / "dies-1.pickle").exists()
-
-
 def test_all_ranks_stop_at_the_same_step_and_resume_bit_for_bit(outcomes: Outcomes) -> None:
     for (stopped, step, weights, history), (straight, metrics, *_) in zip(
         each(outcomes, "interrupted"), each(outcomes, "ragged"), strict=True
@@ -207,8 +209,34 @@ def test_all_ranks_stop_at_the_same_step_and_resume_bit_for_bit(outcomes: Outcom
 
 
 def test_ranks_with_different_data_are_refused(outcomes: Outcomes) -> None:
-    said = "the ranks differ in number of training records and scaling of the data; give all the same options and data."
+    different = "number of training records, scaling of the data, number of validation records"
+    said = f"the ranks differ in {different}; give all the same options and data."
     assert each(outcomes, "different data") == [("DataError", said)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("different learning rate", "learning_rate"),
+        ("different epochs", "epochs"),
+        ("run of one", "run"),
+        ("different validation", "number of validation records"),
+    ],
+)
+def test_ranks_that_would_do_different_things_are_refused(outcomes: Outcomes, name: str, what: str) -> None:
+    said = f"the ranks differ in {what}; give all the same options and data."
+    assert each(outcomes, name) == [("DataError", said)] * 2
+
+
+def test_a_record_that_one_rank_cannot_read_ends_all_with_its_message(outcomes: Outcomes) -> None:
+    assert each(outcomes, "unreadable") == [("SeqdensError", "rank 1 of 2: torn"), ("DataError", "torn")]
+
+
+def test_a_rank_that_does_not_see_the_run_says_so_and_overwrites_nothing(outcomes: Outcomes) -> None:
+    (_, told), (kind, said) = each(outcomes, "unseen")
+    assert (kind, told) == ("DataError", f"rank 1 of 2: {said}")
+    assert f"trainer.pt is not to be seen on machine {platform.node()}" in said
+    assert "overwrite" not in said
 
 
 def test_one_command_leaves_one_run_and_speaks_once(folder: Path, outcomes: Outcomes) -> None:
@@ -222,10 +250,25 @@ def test_one_command_leaves_one_run_and_speaks_once(folder: Path, outcomes: Outc
     assert Run(folder / "runs" / "handwriting-1").read_metrics()[0]["step"] == 1  # of two records, a batch of four
 
 
-@pytest.mark.parametrize(("name", "said"), [("malformed", "'x' is not a valid integer"), ("unknown", "'fast'")])
+def test_a_rank_whose_machine_does_not_see_the_folder_ends_well(folder: Path, outcomes: Outcomes) -> None:
+    assert each(outcomes, "apart")[0][0] == 0
+    assert each(outcomes, "apart")[1] == (0, "", "")
+    assert [(folder / f"machine {rank}" / "apart").exists() for rank in (0, 1)] == [True, False]
+
+
+def test_what_one_rank_alone_knows_it_says_itself_and_leaves_no_other_waiting(folder: Path) -> None:
+    (status, _, lost), alone = (pickle.loads((folder / f"alone-{rank}.pickle").read_bytes()) for rank in (0, 1))
+    said = "Error: rank 0 of 2 has lost the connection to another, whose own message says why.\n"
+    assert (status, lost) == (1, said)
+    assert alone == (1, "", "Error: rank 1 of 2: no room here.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("malformed", "'x' is not a valid integer"), ("unknown", "'fast'"), ("unbuildable", "'Ω'")]
+)
 def test_a_usage_error_is_said_once(outcomes: Outcomes, name: str, said: str) -> None:
-    (status, out, err), silent = each(outcomes, name)
-    assert (status, out, err.count("Error:")) == (2, "", 1)
+    (status, _, err), silent = each(outcomes, name)
+    assert (status, err.count("Error:")) == (2, 1)
     assert said in err
     assert silent == (2, "", "")
 
@@ -268,23 +311,31 @@ def test_an_interrupted_torchrun_saves_and_one_process_goes_on(tmp_path: Path, m
     assert len(Run(tmp_path / "out").read_metrics()) == done + 1
 
 
-def test_after_a_rank_was_killed_torchrun_starts_all_again_and_they_go_on(
+def test_after_a_rank_was_killed_two_torchruns_start_all_again_and_they_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     little = ("dataset.lines=12", "dataset.writers=3", "encoder.hidden_size=8", "head.components=2", "sampling.steps=5")
     command = ["run", "handwriting", "--epochs=3", *(f"--set={setting}" for setting in little)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    done = subprocess.run(
-        [*torchrun, ROOT / "tests/fixtures/dies_once.py", *command, "--out", "killed", "--set=training.batch_size=1"],
-        cwd=tmp_path,
-        env=ENVIRONMENT | {"SEQDENS_CACHE": os.environ["SEQDENS_CACHE"]},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "(exitcode: -9) local_rank: 1" in done.stderr
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=1"]
+    torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port()}", "--monitor-interval=0.1"]
+    machines = [
+        subprocess.Popen(
+            [*torchrun, ROOT / "tests/fixtures/dies_once.py", *command, "--out=killed", "--set=training.batch_size=1"],
+            cwd=tmp_path,
+            env=ENVIRONMENT | {"SEQDENS_CACHE": os.environ["SEQDENS_CACHE"], "DYING": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        said = "".join(machine.communicate(timeout=120)[0] for machine in machines)
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert said.count("(exitcode: -9) local_rank: 0") == 1
     monkeypatch.chdir(tmp_path)
     straight = CliRunner().invoke(cli, [*command, "--out", "straight", "--set=training.batch_size=2"])
     assert straight.exit_code == 0, straight.output
@@ -293,7 +344,86 @@ def test_after_a_rank_was_killed_torchrun_starts_all_again_and_they_go_on(
         assert timeless(row) == pytest.approx(timeless(wanted), rel=1e-4)
 
 
+def names_agreed_on(store: Any, size: int) -> list[str]:
+    """What each of so many ranks calls their group."""
+    names = [""] * size
+
+    def work(rank: int) -> None:
+        names[rank] = distributed._find(store, rank) if rank else distributed._gather(store, size)
+
+    threads = [threading.Thread(target=work, args=[rank], daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return names
+
+
+def test_ranks_agree_on_a_name_whatever_is_left_of_those_before() -> None:
+    store = torch.distributed.HashStore()
+    store.set("rank 1", "one that died before it was answered")
+    first = names_agreed_on(store, 3)
+    again = names_agreed_on(store, 3)
+    assert [len({*names}) for names in (first, again)] == [1, 1]
+    assert len(first[0]) == 32
+    assert first[0] != again[0]
+
+
+def test_a_rank_that_is_started_again_meanwhile_is_answered_again() -> None:
+    store = torch.distributed.HashStore()
+    names: list[str] = []
+    first = threading.Thread(target=lambda: names.append(distributed._gather(store, 2)), daemon=True)
+    first.start()
+    store.set("rank 1", "one that died once it was answered")
+    store.wait(["answer to one that died once it was answered"], timedelta(seconds=30))
+    names.append(distributed._find(store, 1))
+    first.join(30)
+    assert len(names) == 2
+    assert len({*names}) == 1
+
+
+def test_a_rank_that_never_comes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=0.1))
+    store = torch.distributed.HashStore()
+    with pytest.raises(SeqdensError, match=r"rank 1 was not heard of for 0:00:00[.]1"):
+        distributed._gather(store, 3)
+    with pytest.raises(SeqdensError, match=r"rank 0 was not heard of for 0:00:00[.]1"):
+        distributed._find(store, 1)
+
+
 def test_what_torchrun_starts_again_must_be_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     refused = CliRunner().invoke(cli, ["run", "handwriting"])
     assert (refused.exit_code, "name its folder with --out" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("attempt", ["0", "1"])
+def test_what_torchrun_may_start_again_overwrites_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempt: str
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+    (tmp_path / "config.toml").touch()
+    refused = CliRunner().invoke(cli, ["run", "handwriting", "--overwrite", "--out", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "--overwrite and torchrun --max-restarts exclude each other" in refused.stderr
+    assert [*tmp_path.iterdir()] == [tmp_path / "config.toml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "joins"),
+    [
+        (["list"], False),
+        (["--debug", "show", "run"], False),
+        (["--version"], False),
+        (["run", "handwriting", "--preset=fast"], True),
+        (["--debug", "run", "--help"], True),
+    ],
+)
+def test_only_the_command_that_trains_waits_for_others(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], joins: bool
+) -> None:
+    joined: list[bool] = []
+    monkeypatch.setattr("seqdens.cli.join", lambda: joined.append(True))
+    CliRunner().invoke(cli, words)
+    assert joined == [True] * joins

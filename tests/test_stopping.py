@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 
 import seqdens
-from seqdens import SequenceModel, components
+from seqdens import SequenceModel, components, interrupts
 from seqdens.cli import cli, main
 from seqdens.datasets.base import Source
 from seqdens.encoders.recurrence import cpu
@@ -32,7 +32,7 @@ LITTLE = [
     *("--set", "training.batch_size=1", "--set", "sampling.count=2", "--set", "sampling.steps=10"),
 ]
 RUN = ("run", "handwriting", *LITTLE, "--epochs", "2", "--out", "out", "--cache", "cache")
-AGAIN = "Stopped; what is saved goes on with: seqdens run handwriting --resume --out out"
+AGAIN = "Stopped; what is saved goes on with: seqdens run handwriting --resume --out out --cache cache"
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LAST_WORDS = {signal.SIGINT: "Interrupted.", signal.SIGTERM: "Terminated."}
 
@@ -153,12 +153,22 @@ def test_a_run_that_is_stopped_saves_and_says_how_to_go_on(phase: str, step: int
 
 
 @pytest.mark.parametrize("phase", ["training", "validating", "saving"])
-def test_the_second_stops_at_once(phase: str) -> None:
+def test_the_second_stops_at_once(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "SAME", 0.1)
     with started(*RUN, first=slow_in(phase, 600)) as process:
         send(process, signal.SIGINT)
-        time.sleep(0.1)
+        time.sleep(0.2)
         send(process, signal.SIGTERM)
         assert_stopped(process, signal.SIGTERM)
+
+
+def test_what_a_launcher_sends_and_passes_on_is_one() -> None:
+    with started(*RUN, first=slow_in("training", 0.3)) as process:
+        send(process, signal.SIGTERM)
+        time.sleep(0.05)
+        send(process, signal.SIGTERM)
+        assert_stopped(process, signal.SIGTERM, "", AGAIN)
+    assert saved_step() == 1
 
 
 def test_a_compiler_finishes_before_a_run_is_stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqdens import interrupts
 from seqdens.batches import collate, evaluation_batches
 from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
@@ -22,7 +23,7 @@ from seqdens.model import SequenceModel
 from seqdens.optim import make_optimiser
 from seqdens.training import trainer as module
 from seqdens.training.run_folder import Run, read_config
-from seqdens.training.trainer import Trainer
+from seqdens.training.trainer import Trainer, _Fit
 
 pytestmark = pytest.mark.usefixtures("_heed_interrupts")
 
@@ -226,7 +227,26 @@ def test_ctrl_c_lets_the_step_finish_and_saves(
     assert len(run.read_metrics()) == 1
 
 
-def test_a_second_ctrl_c_stops_at_once(make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_interrupt_after_the_last_step_was_looked_at_is_heeded(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run, look = make(), Run(tmp_path), _Fit._stop_if
+
+    def look_too_early(fit: _Fit, asked: Any) -> None:
+        look(fit, asked)
+        if fit.progress.epoch == 1:
+            interrupt()
+
+    monkeypatch.setattr(_Fit, "_stop_if", look_too_early)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(epochs=1).fit(small(data), data, run=run)
+    assert len(run.read_metrics()) == 1
+
+
+def test_a_second_ctrl_c_stops_at_once(
+    make: Callable[..., Any], small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupts, "SAME", 0.0)
     data, run = make(), Run(tmp_path)
     reached: list[str] = []
 
@@ -427,7 +447,10 @@ def test_steps_skipped_in_a_row_end_the_run_and_their_records_are_listed(
     assert set(kept) == {"best.safetensors", "last.safetensors", "metrics.csv", "trainer.pt"}
     assert {path.name: path.read_bytes() for path in run.path.iterdir() if path != run.skipped} == kept
     assert listener.told[-1] == ("step", 8)
-    assert len(trainer().fit(small(data), data, run=run, resume=True)) == 4
+    left: list[bool] = []
+    again = Listener(lambda step: left.append(run.skipped.exists()))
+    assert len(trainer().fit(small(data), data, run=run, resume=True, events=again)) == 4
+    assert left == [True] * BATCHES + [False] * (2 * BATCHES)  # the second epoch, in which it failed, and those after
 
 
 def test_a_row_of_skipped_steps_goes_on_in_the_next_epoch_and_when_resumed(

@@ -7,16 +7,18 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from seqdens.components import CORE, registry
-from seqdens.distributed import first_alone_prints, join
+from seqdens.distributed import first_alone_prints, is_silent, join, origin
 from seqdens.errors import SeqdensError, printable
 from seqdens.interrupts import Terminated, heeding_sigterm
 from seqdens.registry import Provider
 from seqdens.version import __version__
+
+TRAINS = "run"  # the command of which `torchrun` starts several processes
 
 
 def load_command(name: str) -> click.Command:
@@ -52,6 +54,11 @@ def is_lack_of_memory(error: BaseException) -> bool:
     """Whether `error` says so in numpy's way, or in torch's, which on a CPU is a `RuntimeError` like any other."""
     signs = ("allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def command_of(words: Sequence[str]) -> str:
+    """The first of the words that is no option; options before the command take no value."""
+    return next((word for word in words if not word.startswith("-")), "")
 
 
 class Commands(click.Group):
@@ -95,29 +102,29 @@ class Commands(click.Group):
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
 
-    def main(self, *args: Any, **settings: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
         try:
-            return super().main(*args, **settings)
+            if command_of(sys.argv[1:] if args is None else args) == TRAINS:
+                join()
+            with heeding_sigterm(), first_alone_prints():
+                return super().main(args, *others, **settings)
         except SeqdensError as error:
-            if self.debug:
-                traceback.print_exc()
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(error.exit_status)
+            self.fail(error, str(error), error.exit_status)
         except (MemoryError, RuntimeError) as error:
             if not is_lack_of_memory(error):
                 raise
-            if self.debug:
-                traceback.print_exc()
-            click.echo(
-                "Error: there is not enough memory for this; make the model, the batch or the count smaller.", err=True
-            )
-            sys.exit(1)
+            self.fail(error, "there is not enough memory for this; make the model, the batch or the count smaller.")
         except OSError as error:
-            if self.debug:
-                traceback.print_exc()
             place = f"{printable(str(error.filename))}: " if error.filename is not None else ""
-            click.echo(f"Error: {place}{error.strerror or error}.", err=True)
-            sys.exit(1)
+            self.fail(error, f"{place}{error.strerror or error}.")
+
+    def fail(self, error: BaseException, sentence: str, status: int = 1) -> NoReturn:
+        """Ends the process with a sentence, unless another rank says it."""
+        if self.debug:
+            traceback.print_exc()
+        if not is_silent(error):
+            click.echo(f"Error: {origin()}{sentence}", err=True)
+        sys.exit(status)
 
 
 def _set_debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
@@ -140,12 +147,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console command `seqdens`; of processes that `torchrun` started the first alone prints."""
+    """The console command `seqdens`; of processes that `torchrun` started to train the first alone prints."""
     # no line of a program is of help here
     warnings.formatwarning = lambda message, *_, **__: f"Warning: {printable(str(message))}\n"
-    join()
     try:
-        with heeding_sigterm(), first_alone_prints():
-            cli(prog_name="seqdens")
+        cli(prog_name="seqdens")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on Ctrl-C ends the process, without a traceback

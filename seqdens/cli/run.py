@@ -69,8 +69,14 @@ def run(
     """
     if resume + restartable + overwrite > 1:
         raise UsageError("--resume, --restartable and --overwrite exclude each other; give one of them.")
-    again = restartable or distributed.restarted()
-    overwrite = overwrite and not again
+    if overwrite and distributed.restartable():
+        raise distributed.by_all(
+            UsageError(
+                "--overwrite and torchrun --max-restarts exclude each other, since what is started again goes on "
+                "with what it finds; delete the folder of the run before, or choose another by --out."
+            )
+        )
+    again = restartable or any(distributed.exchange(distributed.restarted))
     run, resuming = distributed.from_first(
         lambda: open_run(
             experiment, out, resume or (again and begun(out)), overwrite, config, preset, data, settings, **given
@@ -169,9 +175,12 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
 
     data = distributed.first_on_each_machine(lambda: prepare(run, cache))
     epochs = run.config["training"]["epochs"]
-    if resuming and len(run.read_metrics()) == epochs:
+    if resuming and distributed.from_first(lambda: len(run.read_metrics())) == epochs:
         click.echo(f"Note: {run.path} is trained for all its {epochs} epochs; only its samples are drawn again.")
-    train(run, data, resuming, overwrite)
+    again = going_on(name, run, cache)
+    train(run, data, resuming, overwrite, again)
+    if distributed.rank() > 0:  # whose machine may not see the folder
+        return
     files = [name for name in FILES if (run.path / name).exists()]
     pictures = "samples.png" in files
     others = (path.name + "/" * path.is_dir() for path in run.path.iterdir() if path.name not in FILES)
@@ -181,7 +190,7 @@ def carry_out(name: str, run: Run, cache: Path | None, resuming: bool, overwrite
     click.echo(f"Next: open {quote(str(run.path / ('samples.png' if pictures else 'samples.csv')))}")
     text = " --text 'Hello there'" if written(run) else ""
     click.echo(f"      seqdens sample {folder} -n 4{text} --bias 1 --seed 2 --out more{'.svg' if pictures else '.csv'}")
-    click.echo(f"      {started_as()} run {name} --resume --out {folder} --epochs {2 * epochs}")
+    click.echo(f"      {again} --epochs {2 * epochs}")
 
 
 def prepare(run: Run, cache: Path | None) -> Prepared:
@@ -213,8 +222,14 @@ def started_as() -> str:
     return f"torchrun {f'--nproc-per-node {distributed.size()}' if machine else '...'} -m seqdens"
 
 
-def train(run: Run, data: Any, resuming: bool, overwrite: bool) -> None:
-    """Train with a live display; Ctrl-C says how to go on."""
+def going_on(name: str, run: Run, cache: Path | None) -> str:
+    """The command that goes on with a run."""
+    prepared = f" --cache {quote(str(cache))}" if cache else ""
+    return f"{started_as()} run {name} --resume --out {quote(str(run.path))}{prepared}"
+
+
+def train(run: Run, data: Any, resuming: bool, overwrite: bool, again: str) -> None:
+    """Train with a live display; Ctrl-C says that the command `again` goes on."""
     from rich.console import Console
 
     from seqdens.cli.display import TrainingDisplay
@@ -227,6 +242,5 @@ def train(run: Run, data: Any, resuming: bool, overwrite: bool) -> None:
         train_and_sample(run, data, events, resume=resuming, overwrite=overwrite)
     except KeyboardInterrupt:
         if run.trainer_state.exists():
-            again = f"{started_as()} run {run.config['experiment']} --resume --out {quote(str(run.path))}"
             click.echo(f"\nStopped; what is saved goes on with: {again}", err=True)
         raise

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import chain, islice, takewhile
+from platform import node
 from typing import Annotated, Any, Literal, Protocol
 
 import torch
@@ -130,10 +131,8 @@ class Trainer:
         events: Events | None = None,
     ) -> Callable[[], list[Metrics]]:
         """What `fit` does before its first step: it refuses what does not fit, and resumes. Call what this returns."""
-        data.check_trainable()
-        model.check_data(data)
         distributed.join()
-        fitting = _Fit(self, model, data, run, events)
+        fitting = distributed.together(lambda: _Fit(self, model, data, run, events))
         fitting.begin(run, resume)
         return fitting.fit
 
@@ -144,6 +143,8 @@ class _Fit:
     def __init__(
         self, trainer: Trainer, model: SequenceModel, data: Prepared, run: Run | None, events: Events | None
     ) -> None:
+        data.check_trainable()
+        model.check_data(data)
         self.options, self.data = trainer, data
         self.run, self.events = (run, events) if distributed.rank() == 0 else (None, None)
         self.model = model.to(trainer.device)
@@ -151,29 +152,38 @@ class _Fit:
         self.optimiser: Optimizer = make_optimiser(trainer.optimiser, self.parameters, trainer.learning_rate)
         self.progress = Progress()
         self.batch_size = trainer.batch_size * distributed.size()
-        batches = -(-len(data.split("train")) // self.batch_size)
-        self.steps = trainer.epochs * -(-batches // trainer.accumulate)
+        self.records = len(data.split("train"))
+        self.batches = -(-self.records // self.batch_size)
+        self.steps = trainer.epochs * -(-self.batches // trainer.accumulate)
         self.best_weights: dict[str, torch.Tensor] = {}
         self.points_per_second = 0.0
 
     def begin(self, run: Run | None, resume: bool) -> None:
+        self._check_aligned(run, resume)
         if run and distributed.from_first(run.trainer_state.exists):
             if not resume:
-                raise UsageError(
-                    f"{run.path} already holds a run; go on with it by resume=True, or use another folder."
+                raise distributed.by_all(
+                    UsageError(f"{run.path} already holds a run; go on with it by resume=True, or use another folder.")
                 )
             distributed.exchange(lambda: self._resume(run))
-        self._align()
+        distributed.copy_from_first(self.model.state_dict().values())
 
     def fit(self) -> list[Metrics]:
         with flushing_denormals(), interruptible() as interrupt:
             while self.progress.epoch < self.options.epochs and not self._out_of_patience():
                 self._epoch(interrupt)
+        if interrupt:  # after the last look, when all is saved
+            raise STOPS[interrupt.asked]
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
         return self.progress.history
 
     def _resume(self, run: Run) -> None:
+        if not run.trainer_state.exists():
+            raise DataError(
+                f"{run.trainer_state} is not to be seen on machine {node()}, but on that of rank 0; "
+                "to go on with a run all machines must see its folder."
+            )
         if run.best.exists():  # before the random numbers are set, of which building a model takes some
             self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
         self.progress = checkpoints.load(run.trainer_state, self.model, self.optimiser, self._identity())
@@ -193,13 +203,17 @@ class _Fit:
                 run.write_config()
             self._write_weights(at_best)  # which a kill while saving may have kept from being written
 
-    def _align(self) -> None:
-        """All ranks start from the first one's weights; raises `DataError` where something else is not as there."""
-        first, *others = distributed.exchange(self._identity)
+    def _check_aligned(self, run: Run | None, resume: bool) -> None:
+        """Raises `DataError` where ranks would do different things."""
+        options = {name: value for name, value in vars(self.options).items() if name != "device"}
+        mine = self._identity() | options | {"run": run is not None, "resume": resume}
+        mine["number of validation records"] = len(self.data.split("valid"))
+        first, *others = distributed.exchange(lambda: mine)
         different = [name for name in first if any(other[name] != first[name] for other in others)]
         if different:
-            raise DataError(f"the ranks differ in {' and '.join(different)}; give all the same options and data.")
-        distributed.copy_from_first(self.model.state_dict().values())
+            raise distributed.by_all(
+                DataError(f"the ranks differ in {', '.join(different)}; give all the same options and data.")
+            )
 
     def _identity(self) -> dict[str, Any]:
         """What resuming may not change: the network, the order of the batches and their scaling, the optimiser."""
@@ -210,7 +224,7 @@ class _Fit:
             "batch size": self.batch_size,
             "accumulate": self.options.accumulate,
             "seed": self.options.seed,
-            "number of training records": len(self.data.split("train")),
+            "number of training records": self.records,
             "scaling of the data": [self.model.mean, self.model.std],
         }
 
@@ -230,8 +244,8 @@ class _Fit:
             ranks=distributed.size(),
             alphabet=self.model.characters,
         )
-        while together := list(islice(batches, self.options.accumulate)):
-            self._step(together)
+        while progress.batch < self.batches:
+            self._step(batches)
             self._stop_if(interrupt)
         started = time.perf_counter()
         validation = self._validate(interrupt)
@@ -246,13 +260,19 @@ class _Fit:
             self._save()
             raise STOPS[asked]
 
-    def _step(self, batches: list[Batch]) -> None:
+    def _step(self, batches: Iterator[Batch]) -> None:
         started = time.perf_counter()
+        taken: list[Batch] = []
+
+        def differentiate() -> Likelihood:
+            taken.extend(islice(batches, self.options.accumulate))
+            return self._differentiate(taken)
+
         learning_rate = self.options.learning_rate * self._decayed()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss = _sum(distributed.exchange(lambda: self._differentiate(batches)))
+        loss = _sum(distributed.exchange(differentiate))
         distributed.sum_gradients(self.parameters)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         largest = get_total_norm(gradients, torch.inf).item()
@@ -261,8 +281,8 @@ class _Fit:
             self.optimiser.step()
             self._add(loss)
         else:
-            self._skip(batches, loss.nats, largest)
-        self._count(len(batches), loss.points, time.perf_counter() - started)
+            self._skip(taken, loss.nats, largest)
+        self._count(len(taken), loss.points, time.perf_counter() - started)
         if self.events:
             self.events.metrics_logged(run=self.run, step=self.progress.step, metrics=self._step_metrics(loss))
 
@@ -309,10 +329,12 @@ class _Fit:
         last = progress.step + 1
         steps = range(last + 1 - len(progress.skipped_in_a_row), last + 1)
         place = distributed.from_first(lambda: self._write_skipped(steps))
-        raise DataError(
-            f"steps {steps[0]} to {last} were all skipped (training.max_skipped is {self.options.max_skipped}), since "
-            f"their loss or gradients are not finite (at last a loss of {nats}, a largest gradient of {largest}); "
-            f"lower training.learning_rate, or look at the records of their batches{place}."
+        raise distributed.by_all(
+            DataError(
+                f"steps {steps[0]} to {last} were all skipped (training.max_skipped is {self.options.max_skipped}), "
+                f"since their loss or gradients are not finite (at last a loss of {nats}, a largest gradient of "
+                f"{largest}); lower training.learning_rate, or look at the records of their batches{place}."
+            )
         )
 
     def _write_skipped(self, steps: range) -> str:
@@ -326,7 +348,9 @@ class _Fit:
     def _check(self, name: str, value: float) -> None:
         """Raises before anything is saved that could not be used."""
         if not math.isfinite(value):
-            raise DataError(f"the {name} after {self.progress.step} steps is {value}; lower training.learning_rate.")
+            raise distributed.by_all(
+                DataError(f"the {name} after {self.progress.step} steps is {value}; lower training.learning_rate.")
+            )
 
     def _decayed(self) -> float:
         """The learning rate's factor: 1, then falling linearly to 0 over the last `decay` of all steps."""
@@ -383,6 +407,8 @@ class _Fit:
             progress.best, progress.best_epoch = watched, progress.epoch
             self._keep_best()
         self._save(best=better)
+        if self.run and not progress.skipped_in_a_row:  # what it lists is past
+            self.run.skipped.unlink(missing_ok=True)
         if self.events:
             self.events.epoch_finished(run=self.run, metrics=metrics)
 
