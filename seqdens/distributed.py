@@ -219,7 +219,9 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise by_all(
-            SeqdensError(f"rank {rank()} of {size()} has lost the connection to another, whose own message says why.")
+            SeqdensError(
+                f"rank {rank()} of {size()} has lost the connection to another, which was killed, or says why itself."
+            )
         ) from error
 
 

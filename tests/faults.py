@@ -35,7 +35,7 @@ LITTLE = [
     *("--set", "sampling.count=1", "--set", "sampling.steps=10", "--cache", "cache"),
 ]
 PREPARE = ["prepare", "svc", "--data", "data", "--workers", "3", "--cache", "cache"]
-RUN = ["run", "handwriting", *LITTLE, "--epochs", "3", "--out", "out", "--resume"]
+RUN = ["run", "handwriting", *LITTLE, "--epochs", "3", "--out", "out", "--restartable"]
 OF_TIME = ("seconds", "points_per_second")  # the columns of metrics.csv that no two runs share
 
 

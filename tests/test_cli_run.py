@@ -164,21 +164,46 @@ def held_out(self: Any, source: Source) -> Any:
         yield replace(record, split="test")
 
 
-def test_resuming_nothing_starts_and_says_so(here: Path) -> None:
-    (here / "out").mkdir()
-    done = run("--out", "out", "--resume", "--epochs", 1)
-    assert "There is nothing saved at out to resume; it starts anew." in done.output
+def test_an_empty_folder_is_no_run_to_resume(here: Path) -> None:
+    (here / "out").mkdir()  # such as that of a disk that is not there
+    refused = run("--out", "out", "--resume", "--epochs", 1)
+    assert_refused(refused, 2, "there is no run at out to resume", "Leave out --resume to start.")
+    assert not contents(here / "out")
+    assert run("--out", "out", "--restartable", "--epochs", 1).exit_code == 0
     assert {path.name for path in (here / "out").iterdir()} == INK_FILES
+
+
+def test_a_run_of_which_a_part_is_missing(here: Path) -> None:
+    run("--out", "out", "--epochs", 1)
+    (here / "out" / "config.toml").rename(here / "config.toml")
+    for how in ("--resume", "--restartable"):
+        refused = call("run", "handwriting", "--out", "out", how)
+        assert_refused(refused, 2, "out has no config.toml to go on by; put back that of the run.")
+    (here / "config.toml").rename(here / "out" / "config.toml")
     (here / "out" / "trainer.pt").unlink()
     before = contents(here / "out")
     refused = call("run", "handwriting", "--out", "out", "--resume")
-    assert_refused(refused, 1, "out holds best.safetensors and last.safetensors, but no trainer.pt", "--overwrite")
+    assert_refused(
+        refused,
+        1,
+        "out holds best.safetensors and last.safetensors, which can be used, but no trainer.pt",
+        "--overwrite",
+    )
     assert contents(here / "out") == before
     for name in ("best", "last"):
         (here / "out" / f"{name}.safetensors").unlink()
     again = call("run", "handwriting", "--out", "out", "--resume")
-    assert "There is nothing saved at out to resume" in again.output
+    assert "There is nothing saved at out to resume; it starts anew." in again.output
     assert again.exit_code == 0
+
+
+def test_best_weights_that_are_broken_may_be_deleted(here: Path) -> None:
+    run("--out", "out", "--epochs", 1)
+    (here / "out" / "best.safetensors").write_bytes(b"broken")
+    refused = call("run", "handwriting", "--out", "out", "--resume", "--epochs", 2)
+    assert_refused(refused, 1, "best.safetensors is no seqdens model", "delete it, and the run goes on")
+    (here / "out" / "best.safetensors").unlink()
+    assert call("run", "handwriting", "--out", "out", "--resume", "--epochs", 2).exit_code == 0
 
 
 def test_resuming_keeps_the_run_s_own_configuration(here: Path) -> None:

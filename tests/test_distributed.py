@@ -258,7 +258,7 @@ def test_a_rank_whose_machine_does_not_see_the_folder_ends_well(folder: Path, ou
 
 def test_what_one_rank_alone_knows_it_says_itself_and_leaves_no_other_waiting(folder: Path) -> None:
     (status, _, lost), alone = (pickle.loads((folder / f"alone-{rank}.pickle").read_bytes()) for rank in (0, 1))
-    said = "Error: rank 0 of 2 has lost the connection to another, whose own message says why.\n"
+    said = "Error: rank 0 of 2 has lost the connection to another, which was killed, or says why itself.\n"
     assert (status, lost) == (1, said)
     assert alone == (1, "", "Error: rank 1 of 2: no room here.\n")
 

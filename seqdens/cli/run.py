@@ -77,10 +77,9 @@ def run(
             )
         )
     again = restartable or any(distributed.exchange(distributed.restarted))
-    run, resuming = distributed.from_first(
-        lambda: open_run(
-            experiment, out, resume or (again and begun(out)), overwrite, config, preset, data, settings, **given
-        )
+    resuming = distributed.from_first(lambda: resume or (again and begun(out)))
+    run = distributed.from_first(
+        lambda: open_run(experiment, out, resuming, overwrite, config, preset, data, settings, **given)
     )
     carry_out(experiment, run, cache, resuming, overwrite)
 
@@ -95,28 +94,30 @@ def open_run(
     data: Path | None,
     settings: tuple[str, ...],
     **given: Any,
-) -> tuple[Run, bool]:
-    """The run of the command line's options, nothing written yet, and whether it goes on with one in its folder."""
+) -> Run:
+    """The run of the command line's options, nothing written yet, which goes on with that in its folder to `resume`."""
     from seqdens.training.run_folder import Run
 
     find_experiment(experiment)  # what is misspelt is said before what is missing
     run = Run(out or default_folder(experiment, resume))
-    if resume and not run.path.exists():
+    if resume and not run.exists:
+        if run.trainer_state.exists():
+            raise UsageError(f"{run.path} has no config.toml to go on by; put back that of the run.")
+        run.check_free()
         known = [str(each.parent) for each in run.path.parent.glob("*/config.toml")]
         raise UsageError(
             f"there is no run at {run.path} to resume; {choices(str(run.path), known)} Leave out --resume to start."
         )
-    resuming = resume and run.exists
-    if resuming and (config or preset):
+    if resume and (config or preset):
         click.echo(f"Note: --config and --preset are not used, {run.path} goes on with its own configuration.")
-    if not resuming:
+    if not resume:
         run.check_free(overwrite=overwrite)
-    source = run.config_file if resuming else config
-    run.config = configure(experiment, source, None if resuming else preset, data, settings, **given)
+    source = run.config_file if resume else config
+    run.config = configure(experiment, source, None if resume else preset, data, settings, **given)
     if resume and not run.trainer_state.exists():
         run.check_resumable()
         click.echo(f"There is nothing saved at {run.path} to resume; it starts anew.")
-    return run, resuming
+    return run
 
 
 def begun(out: Path | None) -> bool:
@@ -125,7 +126,7 @@ def begun(out: Path | None) -> bool:
 
     if out is None:
         raise UsageError("a run that may be started again must be found again: name its folder with --out.")
-    return Run(out).exists
+    return Run(out).exists or Run(out).trainer_state.exists()
 
 
 def default_folder(experiment: str, resume: bool) -> Path:

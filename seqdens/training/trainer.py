@@ -93,6 +93,8 @@ class Trainer:
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         check_options("the trainer", options_of(Trainer), given)
+        if not math.isfinite(learning_rate):
+            raise UsageError(f"option 'learning_rate' of the trainer is {learning_rate}, but must be finite.")
         make_optimiser(optimiser, [torch.nn.Parameter(torch.zeros(1))], learning_rate)  # what it refuses, it does now
         self.epochs, self.batch_size, self.accumulate, self.seed = epochs, batch_size, accumulate, seed
         self.truncate, self.patience, self.max_skipped = truncate, patience, max_skipped
@@ -185,7 +187,12 @@ class _Fit:
                 "to go on with a run all machines must see its folder."
             )
         if run.best.exists():  # before the random numbers are set, of which building a model takes some
-            self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
+            try:
+                self.best_weights = SequenceModel.load(run.best).to(self.options.device).state_dict()
+            except DataError as error:
+                raise DataError(
+                    f"{str(error)[:-1]}; delete it, and the run goes on with all but its best weights so far."
+                ) from None
         self.progress = checkpoints.load(run.trainer_state, self.model, self.optimiser, self._identity())
         for row in self.progress.history:
             row.setdefault("skipped_steps", 0.0)  # of a state from before they were counted
@@ -348,9 +355,8 @@ class _Fit:
     def _check(self, name: str, value: float) -> None:
         """Raises before anything is saved that could not be used."""
         if not math.isfinite(value):
-            raise distributed.by_all(
-                DataError(f"the {name} after {self.progress.step} steps is {value}; lower training.learning_rate.")
-            )
+            steps = f"{self.progress.step} steps, {self.progress.skipped} skipped in this epoch"
+            raise distributed.by_all(DataError(f"the {name} after {steps}, is {value}; lower training.learning_rate."))
 
     def _decayed(self) -> float:
         """The learning rate's factor: 1, then falling linearly to 0 over the last `decay` of all steps."""
