@@ -258,7 +258,9 @@ def test_any_size_is_near_float64(steps: int, batch: int, width: int, size: int,
     exact = layer(steps, batch, width, size)
     given = [each.detach().float().requires_grad_() for each in exact]
     wanted = results(exact, clip, "reference", torch.float64)
-    assert_near(results(given, clip, "cpu", torch.float32), wanted, TOLERANCE[torch.float32])
+    found = results(given, clip, "cpu", torch.float32)
+    # of all together, since the sum of a few numbers, as a gradient of one cell is, may cancel to next to nothing
+    assert_near([torch.cat([*map(torch.flatten, found)])], [torch.cat([*map(torch.flatten, wanted)])], 1e-5)
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
