@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import stat
 import sys
@@ -164,7 +165,8 @@ def writing(path: Path) -> Iterator[None]:
         raise DataError(f"cannot write {str(path)!r}: {path.parent} is a file; choose another place.") from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error  # the text of h5py is many lines
-        raise DataError(f"cannot write {str(path)!r}: {reason}; choose another place.") from error
+        room = "make room, or " * (error.errno in (errno.ENOSPC, errno.EDQUOT))
+        raise DataError(f"cannot write {str(path)!r}: {reason}; {room}choose another place.") from error
 
 
 @contextmanager

@@ -164,6 +164,17 @@ def test_a_state_with_a_part_of_something_else_is_refused(
         checkpoints.load(path, *fresh(), IDENTITY)
 
 
+def test_a_state_that_the_disk_has_changed_is_refused(saved: Any, fresh: Callable[..., Any]) -> None:
+    path, model, *_ = saved
+    content = path.read_bytes()
+    for weight in model.parameters():
+        written = weight.detach().numpy().tobytes()
+        assert written in content
+        path.write_bytes(content.replace(written, bytes([written[0] ^ 1]) + written[1:]))
+        with pytest.raises(DataError, match=r"a damaged one \(the checksum of archive/data/\d+ is another\)"):
+            checkpoints.load(path, *fresh(), IDENTITY)
+
+
 def test_a_failing_save_keeps_the_old_state(saved: Any, fill_disk: Callable[[], None]) -> None:
     path, model, optimiser, _ = saved
     before = path.read_bytes()

@@ -60,7 +60,7 @@ def write(path):
 
 def test_the_many_lines_of_a_library_are_left_out(tmp_path):
     error = OSError(28, "Can't synchronously write data (file write failed: time = now\n, errno = 28)")
-    with pytest.raises(SeqdensError, match=r"file': No space left on device; choose another place\.$"):  # noqa: SIM117
+    with pytest.raises(SeqdensError, match=r"file': No space left on device; make room, or choose another place\.$"):  # noqa: SIM117
         with replacing(tmp_path / "file"):
             raise error
 

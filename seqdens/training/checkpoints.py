@@ -96,11 +96,16 @@ def load(path: Path, model: SequenceModel, optimiser: Optimizer, identity: Mappi
 
 
 def check_archive(path: Path) -> None:
-    """Raises `ValueError` where a file unpacks to more than it holds; `torch.save` packs nothing."""
+    """Raises `ValueError` where a file unpacks to more than it holds, or not to what was written, as torch would not.
+
+    `torch.save` packs nothing.
+    """
     with ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
-    if size > path.stat().st_size:
-        raise ValueError(f"it unpacks to {size:,} bytes")
+        if size > path.stat().st_size:
+            raise ValueError(f"it unpacks to {size:,} bytes")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is another")
 
 
 def parts_of(state: Any, known: dict[int, float]) -> float:
