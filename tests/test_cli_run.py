@@ -179,6 +179,9 @@ def test_a_run_of_which_a_part_is_missing(here: Path) -> None:
     for how in ("--resume", "--restartable"):
         refused = call("run", "handwriting", "--out", "out", how)
         assert_refused(refused, 2, "out has no config.toml to go on by; put back that of the run.")
+    (here / "out" / "config.toml").touch()
+    refused = call("run", "handwriting", "--out", "out", "--resume")
+    assert_refused(refused, 2, "out/config.toml is empty; put back what it held.")
     (here / "config.toml").rename(here / "out" / "config.toml")
     (here / "out" / "trainer.pt").unlink()
     before = contents(here / "out")

@@ -153,6 +153,8 @@ def configure(
     if source and preset:
         raise UsageError(f"--preset {preset} and --config {source} exclude each other; give one of them, and --set.")
     config = read_config(source) if source else None
+    if config == {}:  # as after a full disk, and no choice of all defaults
+        raise UsageError(f"{source} is empty; put back what it held.")
     if config and config.get("experiment", name) != name:
         raise UsageError(f"{source} is of experiment {config['experiment']!r}, but {name!r} was asked for.")
     chosen = {part: given[part] for part in ("dataset", "encoder", "head") if given[part]}
