@@ -28,7 +28,7 @@ from seqdens.datasets.base import SPLITS, Column, Record, Skipped, Split, check_
 from seqdens.errors import DataError, UsageError
 from seqdens.files import replacing
 from seqdens.interrupts import uninterrupted
-from seqdens.moments import Moments
+from seqdens.moments import Moments, check_scaling
 from seqdens.registry import choices, one_line
 from seqdens.spool import STRINGS, Spool, by_kind
 
@@ -171,8 +171,7 @@ class _File:
         shapes, widths = [self.reals.shape, self.states.shape], [len(kind) for kind in by_kind(self.columns)]
         if not self.mean.shape == self.std.shape == (widths[0],):
             raise ValueError(f"mean and std of shapes {self.mean.shape} and {self.std.shape}")
-        if not (np.isfinite((self.mean, self.std)).all() and (self.std > 0).all()):
-            raise ValueError("its mean is not finite, or its std not above 0")
+        check_scaling(self.mean, self.std)
         if self.moments and not self.moments.give(self.mean, self.std):
             raise ValueError("mean and std are not those of its moments")
         if shapes != [(rows, width) for width in widths]:

@@ -19,9 +19,10 @@ from typing import Any
 class Terminated(KeyboardInterrupt, SystemExit):
     """What SIGTERM raises, as Ctrl-C raises `KeyboardInterrupt`; a script that lets it pass ends with status 143."""
 
+    status = 128 + signal.SIGTERM
+
     def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
-        self.code = 128 + signal.SIGTERM
+        SystemExit.__init__(self, self.status)
 
 
 STOPS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}

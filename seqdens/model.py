@@ -6,7 +6,6 @@ B records, T steps, D columns of a point, R of them real, F inputs of a step. "R
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from seqdens.datasets.base import Column, check_columns
 from seqdens.encoders.base import Context, Encoded, Encoder, State
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
+from seqdens.moments import check_scaling
 from seqdens.registry import Component, one_line
 from seqdens.sampling import Precision, check_arguments, check_precision, check_prime, draw_points, gather
 from seqdens.text import Unknown, continued, encode, steps_for, writable
@@ -350,8 +350,7 @@ class SequenceModel(nn.Module):
         try:
             about = msgspec.convert(described, _Described)
             check_columns("it", about.columns)
-            if not all(map(math.isfinite, (*about.mean, *about.std))) or min(about.std, default=1.0) <= 0:
-                raise ValueError("its mean is not finite, or its std not above 0")
+            check_scaling(about.mean, about.std)
             with Limited(weights):
                 model = cls(
                     about.columns,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -17,6 +18,12 @@ EXACT = 2.0**53  # whole numbers below are exact as float64, in whatever order t
 ABOVE = 2**128  # all numbers of 32 bits are below
 TINY = 2.0**-150  # smaller values are 0 as 32-bit numbers, and their squares could not be exact
 LOWEST = 1073  # the smallest float64 is half of 2**-1073
+
+
+def check_scaling(mean: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray) -> None:
+    """Raises `ValueError` where values cannot be scaled by a mean and standard deviation."""
+    if not (np.isfinite([*mean, *std]).all() and all(each > 0 for each in std)):
+        raise ValueError("its mean is not finite, or its std not above 0")
 
 
 class Moments(NamedTuple):

@@ -250,9 +250,8 @@ def _open(path: Path, wanted: Provenance) -> tuple[Prepared | None, str]:
         wanted = wanted._replace(contents=prepared.provenance.contents)
     elif not prepared.provenance.contents:
         return None, "the contents of the files were not compared when it was made"
-    return (
-        (None, differences) if (differences := "; ".join(prepared.provenance.differences(wanted))) else (prepared, "")
-    )
+    differences = "; ".join(prepared.provenance.differences(wanted))
+    return (None, differences) if differences else (prepared, "")
 
 
 def _read_all(

@@ -97,7 +97,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except Terminated:
             click.echo("Terminated.", err=True)
-            ctx.exit(143)
+            ctx.exit(Terminated.status)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)

@@ -126,7 +126,8 @@ def begun(out: Path | None) -> bool:
 
     if out is None:
         raise UsageError("a run that may be started again must be found again: name its folder with --out.")
-    return Run(out).exists or Run(out).trainer_state.exists()
+    run = Run(out)
+    return run.exists or run.trainer_state.exists()
 
 
 def default_folder(experiment: str, resume: bool) -> Path:

@@ -108,10 +108,8 @@ class Run:
 
     def _resume(self) -> None:
         self.check_resumable()
-        if (
-            self.config and not self.trainer_state.exists()
-        ):  # killed in its first epoch: it begins again, by these options
-            self.write_config()
+        if self.config and not self.trainer_state.exists():
+            self.write_config()  # killed in its first epoch, it begins again by these options
 
     @contextmanager
     def held(self) -> Iterator[None]:

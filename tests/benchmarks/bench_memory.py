@@ -1,6 +1,7 @@
 """The peak memory of two training steps of the paper's network: 64 lines of 1,900 points.
 
-`python tests/benchmarks/bench_memory.py float32` or `bf16`; on Linux.
+`python tests/benchmarks/bench_memory.py float32|bf16 [TRUNCATE]`, batches being worked through in pieces of so many
+points; on Linux.
 """
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ from seqdens.devices import autocast
 LINES, STEPS, WANTED = 64, 1900, 6.0
 
 
-def main(precision: str) -> None:
+def main(precision: str, truncate: str = "0") -> None:
     points = torch.randn(LINES, STEPS, 3)
     points[..., 2] = (points[..., 2] > 1).float()
     no_text = torch.zeros(LINES, 0, dtype=torch.long), torch.zeros(LINES, dtype=torch.long)
     batch = Batch(points, torch.full((LINES,), STEPS), *no_text, torch.arange(LINES))
-    network = model("stacked-lstm")
+    network, piece = model("stacked-lstm"), int(truncate)
     for _ in range(2):
-        with autocast(points.device, precision):
-            loss = network(batch).nats.sum()
-        loss.backward()
-        assert torch.isfinite(loss)
+        losses = network.pieces(batch, piece) if piece else map(network, [batch])
+        while True:
+            with autocast(points.device, precision):
+                loss = next(losses, None)
+            if loss is None:
+                break
+            nats = loss.nats.sum()
+            nats.backward()
+            assert torch.isfinite(nats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # kB on Linux
-    print(f"{precision}: {peak:.1f} GB at most, wanted {WANTED} GB")
+    print(f"{precision}, truncate {truncate}: {peak:.1f} GB at most, wanted {WANTED} GB")
 
 
 if __name__ == "__main__":
