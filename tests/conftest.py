@@ -1,5 +1,6 @@
 """What the tests share: packages to install, small data sets and models, a full disk."""
 
+import platform
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -8,7 +9,70 @@ from typing import Any
 
 import pytest
 
+from seqdens import native
+
 SITE = Path(__file__).parent / "fixtures" / "site"
+
+
+@pytest.fixture(params=native.LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Hold the compiled library to each level that has products of the test's `dtype`, float32 if it has none."""
+    hold(request, monkeypatch)
+    return str(request.param)
+
+
+@pytest.fixture(params=["reference", *native.LEVELS])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each implementation of the recurrence, the compiled one held to each level as by `level`."""
+    if request.param == "reference":
+        return "reference"
+    hold(request, monkeypatch)
+    return "cpu"
+
+
+def hold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the test if this processor cannot run the level that is its parameter."""
+    products = products_of(request.node)
+    monkeypatch.setenv(native.VARIABLE, request.param)
+    try:
+        found = native.level(products)
+    except native.Unavailable as error:
+        pytest.skip(str(error))
+    if found != request.param:
+        pytest.skip(f"{request.param} is not compiled, or this processor cannot run it")
+
+
+def products_of(item: Any) -> str:
+    """Return what the test's `dtype` is called in `native.PRODUCTS`, float32 if it has none."""
+    name = str(item.callspec.params.get("dtype", "torch.float32")).removeprefix("torch.")
+    return {"bfloat16": "bf16"}.get(name, name)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
+    """Leave out levels without products of the test's `dtype`, and those of other architectures."""
+    arm = platform.machine() in ("aarch64", "arm64")
+
+    def fits(item: Any) -> bool:
+        chosen = getattr(item, "callspec", None) and item.callspec.params
+        level = chosen and (chosen.get("level") or chosen.get("implementation"))
+        if level not in native.LEVELS:
+            return True
+        return level in native.PRODUCTS[products_of(item)] and level.startswith("neon") == arm
+
+    config.hook.pytest_deselected(items=[item for item in items if not fits(item)])
+    items[:] = filter(fits, items)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say in one line which levels of the compiled library can run here, and so were tested."""
+    try:
+        library = native.library()
+    except native.Unavailable as error:
+        terminalreporter.write_line(f"compiled library: {error}")
+        return
+    here = [name for name in native.LEVELS if library.can_run(name.encode())]
+    others = [name for name in native.LEVELS if name not in here]
+    terminalreporter.write_line(f"compiled library: levels {', '.join(here)}; not here: {', '.join(others)}")
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """The mixture's log-density in C++, held to the ordinary operations of `gmm_bernoulli`."""
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -15,22 +13,9 @@ from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.errors import UsageError
 from seqdens.heads import fused
 from seqdens.heads.gmm_bernoulli import GMMBernoulli, MixtureBernoulli
-from seqdens.native import CannotCompile
 
 
-@pytest.fixture(autouse=True)
-def _library() -> Iterator[None]:
-    fused._library.cache_clear()
-    yield
-    fused._library.cache_clear()
-
-
-@pytest.fixture
-def compiled() -> None:
-    try:
-        native.load(Path(fused.__file__).with_suffix(".cpp"))
-    except CannotCompile as error:
-        pytest.skip(str(error))
+HELD = [HealthCheck.function_scoped_fixture]  # the level stays what it is for all examples
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -65,8 +50,8 @@ def error(numbers: Tensor, exact: Tensor) -> float:
     return float((numbers - exact).abs().max() / exact.abs().max())
 
 
-@pytest.mark.usefixtures("compiled")
-@settings(deadline=None, max_examples=60)
+@pytest.mark.usefixtures("level")
+@settings(deadline=None, suppress_health_check=HELD, max_examples=60)
 @given(batch=st.integers(1, 3), steps=st.integers(1, 4), components=st.integers(1, 40), seed=st.integers(0, 99))
 def test_equals_ordinary_operations(batch: int, steps: int, components: int, seed: int) -> None:
     outputs, x = random(batch, steps, 6 * components, seed=seed), random(batch, steps, 2, seed=seed + 1)
@@ -76,7 +61,7 @@ def test_equals_ordinary_operations(batch: int, steps: int, components: int, see
         torch.testing.assert_close(numbers, exact, rtol=1e-5, atol=1e-5 * exact.abs().max().item())
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("logit", [1.0, 1e4])
 @pytest.mark.parametrize("far", [0.0, 0.1, 1e3, 1e10])
 @pytest.mark.parametrize("r", [-20.0, -8.0, 0.0, 8.0, 20.0, 80.0])
@@ -98,7 +83,7 @@ def test_as_exact_as_ordinary_operations_at_extremes(s: float, r: float, far: fl
             assert error(numbers, exact) <= max(1e-5, 5 * error(ordinary, exact))
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("place", range(6))
 def test_a_component_of_nan_makes_its_point_nan(place: int) -> None:
     outputs, x = random(1, 3, 6 * 20), random(1, 3, 2)
@@ -109,7 +94,7 @@ def test_a_component_of_nan_makes_its_point_nan(place: int) -> None:
     assert derivatives[0, ::2].isfinite().all()
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 def test_a_component_of_no_weight_does_not_count() -> None:
     outputs, x = random(1, 3, 6 * 20), random(1, 3, 2)
     outputs[..., 4] = -math.inf
@@ -119,7 +104,7 @@ def test_a_component_of_no_weight_does_not_count() -> None:
     assert (derivatives.unflatten(-1, (6, 20))[..., 4] == 0).all()
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 def test_any_layout() -> None:
     x, parts = random(4, 3, 2), [random(4, 3, *shape, seed=len(shape)) for shape in [(5,), (2, 5), (2, 5), (1, 5)]]
     expected = reference(x, *parts)
@@ -132,7 +117,7 @@ def test_any_layout() -> None:
     assert fused.log_density(x[:0], *(part[:0] for part in parts)).shape == (0, 3)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 def test_threads_change_nothing() -> None:
     outputs, x = random(8, 50, 120), random(8, 50, 2)
     before = torch.get_num_threads()
@@ -144,7 +129,7 @@ def test_threads_change_nothing() -> None:
     assert all(torch.equal(one, two) for one, two in zip(*sides, strict=True))
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 def test_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     x, parts = random(2, 3, 2), split(random(2, 3, 30))
     assert fused.possible(x, *parts)
@@ -160,7 +145,7 @@ def test_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 COLUMNS = [(X, Y), (X, Y, STROKE_END), (STROKE_END, Y, X, SEQUENCE_END)]
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("columns", COLUMNS, ids=lambda columns: "-".join(column.name for column in columns))
 @pytest.mark.parametrize("bias", [0.0, 0.7, 50.0])
 def test_draws_are_those_of_ordinary_operations(columns: tuple[Column, ...], bias: float) -> None:
@@ -174,7 +159,7 @@ def test_draws_are_those_of_ordinary_operations(columns: tuple[Column, ...], bia
         torch.testing.assert_close(found, head(features).sample(noise, bias), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 def test_draws_of_other_noise_or_bias_are_refused() -> None:
     head = GMMBernoulli(16, (X, Y), components=5)
     features = random(3, 1, 16)
@@ -186,7 +171,7 @@ def test_draws_of_other_noise_or_bias_are_refused() -> None:
             head.sample(features, torch.rand(3, 1, 3), -1)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("level")
 def test_where_draws_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     features, sizes = random(2, 1, 4), (5, 10, 10, 5, 1)
     assert not fused.can_draw(features, sizes)  # there may be gradients
@@ -200,11 +185,8 @@ def test_where_draws_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not fused.can_draw(features, sizes)
 
 
-def test_without_a_compiler_ordinary_operations_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(source: Path) -> None:
-        raise CannotCompile("there is none.")
-
-    monkeypatch.setattr(native, "load", load)
+def test_without_the_library_ordinary_operations_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_attempt", lambda: "it is not there.")
     x, parts = random(2, 3, 2), split(random(2, 3, 30))
     assert not fused.possible(x, *parts)
     torch.testing.assert_close(distribution(*parts).terms(x)["real"], reference(x, *parts), rtol=0, atol=0)

@@ -10,18 +10,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from seqdens.devices import int8_is_on
-from seqdens.encoders.recurrence import cpu, reference, window, window_cpu
+from seqdens.encoders.recurrence import compiled, cpu, operators, reference, window_cpu
 from seqdens.encoders.recurrence.compiled import check_shapes
 from seqdens.encoders.recurrence.quantised import Step, Weights
 from seqdens.encoders.recurrence.window import Read
 from seqdens.errors import UsageError
-from seqdens.native import CannotCompile
 from seqdens.registry import choices
 
 IMPLEMENTATIONS = ("reference", "cpu")
@@ -49,8 +47,10 @@ def peephole_lstm(
     dtype = product_dtype(recurrent_weight)
     _check_layer(Weights(input_weight, recurrent_weight, peepholes, bias), inputs.shape[2])
     check_shapes({"h0": h0, "c0": c0}, *[(inputs.shape[1], recurrent_weight.shape[1])] * 2)
-    module = _module(implementation, recurrent_weight, dtype)
-    return module.peephole_lstm(inputs, input_weight, recurrent_weight, peepholes, bias, h0, c0, clip, dtype)
+    name = choose(implementation, recurrent_weight.device.type, recurrent_weight.dtype, dtype)
+    weights = input_weight, recurrent_weight, peepholes, bias
+    hidden, cells, _ = operators.peephole_lstm(inputs, *weights, h0, c0, float(clip), dtype, name)
+    return hidden, cells
 
 
 def stepping(layers: Sequence[Weights], width: int, implementation: str = "auto") -> Step:
@@ -64,7 +64,8 @@ def stepping(layers: Sequence[Weights], width: int, implementation: str = "auto"
     dtype = torch.int8 if int8_is_on() else product_dtype(weight)
     for at, weights in enumerate(layers):
         _check_layer(weights, width + weight.shape[1] * (at > 0))
-    return _module(implementation, weight, dtype).stepping(layers, width, dtype)
+    name = choose(implementation, weight.device.type, weight.dtype, dtype)
+    return {"reference": reference, "cpu": cpu}[name].stepping(layers, width, dtype)
 
 
 def _check_layer(weights: Weights, width: int) -> None:
@@ -75,10 +76,6 @@ def _check_layer(weights: Weights, width: int) -> None:
         raise ValueError(
             f"weights of one layer are {', '.join(str(each.dtype) for each in weights)}, but must be alike."
         )
-
-
-def _module(implementation: str, weight: Tensor, dtype: torch.dtype) -> ModuleType:
-    return {"reference": reference, "cpu": cpu}[choose(implementation, weight, dtype)]
 
 
 def window_lstm(
@@ -109,9 +106,11 @@ def window_lstm(
     check_shapes({"h0": h0, "c0": c0, "window_weight": window_weight}, *[(batch, size)] * 2, (len(window_bias), size))
     check_shapes({"w0": w0, "kappa0": kappa0}, (batch, w0.shape[1]), (batch, len(window_bias) // 3))
     check_shapes({"characters": characters}, (batch, characters.shape[1]))
-    module = {"reference": window, "cpu": window_cpu}[choose(implementation, recurrent_weight, dtype, window_cpu)]
+    name = choose(implementation, recurrent_weight.device.type, recurrent_weight.dtype, dtype)
     weights = input_weight, recurrent_weight, peepholes, bias, window_weight, window_bias
-    return module.window_lstm(inputs, *weights, h0, c0, w0, kappa0, characters, clip, window_clip, dtype)
+    limits = float(clip), float(window_clip)
+    *read, _, _ = operators.window_lstm(inputs, *weights, h0, c0, w0, kappa0, characters, *limits, dtype, name)
+    return Read(*read)
 
 
 def window_stepping(
@@ -129,7 +128,7 @@ def window_stepping(
     """
     weight = layers[0].recurrent_weight
     dtype = product_dtype(weight)
-    if choose(implementation, weight, dtype, window_cpu) == "reference":
+    if choose(implementation, weight.device.type, weight.dtype, dtype) == "reference":
         return None
     return window_cpu.Step(layers, window_weight, window_bias, characters, width, dtype)
 
@@ -141,21 +140,20 @@ def product_dtype(weight: Tensor) -> torch.dtype:
     return torch.bfloat16 if reduced and weight.dtype == torch.float32 else weight.dtype
 
 
-def choose(implementation: str, weight: Tensor, dtype: torch.dtype, compiled: ModuleType = cpu) -> str:
-    """The name of the implementation for weights like `weight` and products of `dtype`; "auto" is the fastest.
+@torch.compiler.assume_constant_result
+def choose(implementation: str, device: str, weights: torch.dtype, dtype: torch.dtype) -> str:
+    """Return the name of the implementation for weights of that dtype and products of `dtype` on a kind of device.
 
-    "cpu" is the module `compiled`.
+    "auto" is the fastest that is possible, with a warning if a person can make a faster one possible. Raises
+    `UsageError` if the one asked for is not possible.
     """
     if implementation == "reference":
         return implementation
     if implementation not in ("auto", *IMPLEMENTATIONS):
         known = choices(implementation, ("auto", *IMPLEMENTATIONS))
         raise UsageError(f"there is no recurrence {implementation!r}; {known}")
-    try:
-        obstacle = compiled.obstacle(weight, dtype)
-    except CannotCompile as error:
-        obstacle = str(error)
-    if obstacle and implementation == "auto" and weight.device.type == "cpu" and weight.dtype == torch.float32:
+    obstacle = compiled.obstacle(device, weights, dtype)
+    if obstacle and implementation == "auto" and device == "cpu" and weights == torch.float32:
         _warn(obstacle)
     if obstacle and implementation == "cpu":
         raise UsageError(f"recurrence 'cpu' cannot be used: {obstacle}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +17,8 @@ from torch.nn.functional import pad
 from seqdens import native
 from seqdens.encoders.recurrence.quantised import Weights, quantised
 
-SUFFIX = {torch.float32: "float32", torch.bfloat16: "bf16", torch.int8: "int8"}
+PRODUCTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.int8: "int8"}
 SIZE, POINTER, NUMBER = ctypes.c_long, ctypes.c_void_p, ctypes.c_float
-Signatures = dict[str, Sequence[type[Any]]]
 
 AT_ONCE = 2**25  # numbers of derivatives that are there at the same time
 
@@ -28,14 +26,15 @@ LANES = 16
 DEPTH = {torch.float32: 16, torch.bfloat16: 32, torch.int8: 64}  # K is padded to a multiple of it
 
 
-def load(source: Path, signatures: Signatures) -> ctypes.CDLL:
-    """The library, whose functions are in `signatures` without the suffix of the products that they are for."""
-    library = native.load(source)
-    for suffix in SUFFIX.values():
-        for name, arguments in signatures.items():
-            if function := getattr(library, f"{name}_{suffix}", None):
-                function.argtypes, function.restype = arguments, None
-    return library
+def obstacle(device: str, weights: torch.dtype, dtype: torch.dtype) -> str:
+    """Return why weights of that dtype on that kind of device cannot be used with products of `dtype`, or ""."""
+    if device != "cpu" or weights != torch.float32 or dtype not in PRODUCTS:
+        return f"weights are {weights} on {device} and products {dtype}, but must be float32 on cpu."
+    try:
+        native.level(PRODUCTS[dtype])
+    except native.Unavailable as error:
+        return str(error)
+    return ""
 
 
 def call(function: Callable[..., None], *arguments: Any) -> None:
@@ -73,16 +72,25 @@ class Layer(ctypes.Structure):
         return layer
 
 
-def projected(inputs: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Inputs (T, B, F) as they are read, and W x + b (T, B, 4H); both of `dtype`."""
-    seen = inputs.to(dtype).contiguous()
-    with torch.autocast("cpu", enabled=False):
-        gates = torch.addmm(bias.to(dtype), seen.flatten(0, 1), weight.to(dtype).T)
-    return seen, gates.view(*seen.shape[:2], len(bias))
+def projected(inputs: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return W x + b (T, B, 4H) of `dtype` for inputs (T, B, F)."""
+    gates = torch.addmm(bias.to(dtype), inputs.to(dtype).flatten(0, 1), weight.to(dtype).T)
+    return gates.view(*inputs.shape[:2], len(bias))
+
+
+def before(first: Tensor, states: Tensor, part: slice) -> Tensor:
+    """Return the state before those of `part` of the states (T, B, ...), of which `first` is the one before all."""
+    return states[part.start - 1] if part.start else first
+
+
+def add_recurrent(total: Tensor, derivatives: Tensor, first: Tensor, states: Tensor, part: slice) -> None:
+    """Add to `total` (N, H) the derivatives (T, B, N) of that part's steps times the states before each step."""
+    total += derivatives[0].T @ before(first, states, part).to(derivatives.dtype)
+    total += derivatives[1:].flatten(0, 1).T @ states[part.start : part.stop - 1].flatten(0, 1).to(derivatives.dtype)
 
 
 def of_hidden(derivatives: Tensor | None) -> tuple[Tensor | None, ctypes.Array[ctypes.c_long]]:
-    """Derivatives (T, B, H), each sequence's in one piece, and the strides of steps and sequences."""
+    """Return derivatives (T, B, H), each sequence's in one piece, and the strides of steps and sequences."""
     if derivatives is None:
         return None, (SIZE * 2)()
     if derivatives.stride(2) != 1:

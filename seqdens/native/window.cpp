@@ -19,7 +19,11 @@ struct Window {
   long blocks() const { return round_up(K, W) / W; }
   long moves() const { return blocks() * 3 * W; }  // numbers of a, b and k, (blocks of K, 3, 16)
   const int32_t* text(long row) const { return characters + row * U; }
-  long length(long row) const { return std::find(text(row), text(row) + U, (int32_t)A) - text(row); }
+  long length(long row) const {
+    long u = 0;
+    while (u < U && text(row)[u] != A) ++u;
+    return u;
+  }
 };
 
 inline Vec places(long u) {  // of 16 characters, u of them before; the first one's is 1
@@ -36,31 +40,31 @@ struct Reading {
 class Reader {
   const Window& window;
   const long H, depth, count, padded;
-  std::unique_ptr<char[]> owners[4];
-  float *operand, *sums, *phi, *largest;
+  const Room<float> rooms[4];
+  float *const operand = rooms[0].begin(), *const sums = rooms[1].begin();
+  float *const phi = rooms[2].begin(), *const largest = rooms[3].begin();
 
  public:
   const Share own;  // of the sequences
 
   Reader(const Window& window, long B, long H)
-      : window(window), H(H), depth(round_up(H, W)), count(Share(B).last - Share(B).first), padded(round_up(window.U, W)), own(B) {
-    operand = aligned<float>(owners[0], count * depth), sums = aligned<float>(owners[1], count * window.moves());
-    phi = aligned<float>(owners[2], padded), largest = aligned<float>(owners[3], padded);
-  }
+      : window(window), H(H), depth(round_up(H, W)), count(Share(B).last - Share(B).first), padded(round_up(window.U, W)),
+        rooms{Room<float>(count * depth), Room<float>(count * window.moves()), Room<float>(padded), Room<float>(padded)},
+        own(B) {}
 
   // Given hidden states, one sequence every `stride` numbers, and kappa before; calls `use` with each sequence and every
   // 16 numbers of its window.
   template <class Use> void read(const float* hidden, long stride, const float* kappa, const Reading& out, Use use) {
     for (long row = 0; row < count; ++row)
       for (long at = 0; at < H; at += W)
-        Float32::put(operand, count, depth, row, at, load(hidden + (own.first + row) * stride + at, std::min(W, H - at)));
+        Float32::put(operand, count, depth, row, at, load(hidden + (own.first + row) * stride + at, smaller(W, H - at)));
     multiply<Float32>(Share(0, 3 * window.blocks()), operand, count, window.panels, depth, sums);
     for (long row = own.first; row < own.last; ++row) {
       move(row, kappa, out);
       float* seen = out.window + row * window.A;
-      std::fill(seen, seen + window.A, 0.0f);
+      memset(seen, 0, window.A * sizeof(float));
       for (long u = 0, length = window.length(row); u < length; ++u) seen[window.text(row)[u]] += phi[u];
-      for (long at = 0; at < window.A; at += W) use(row, at, load(seen + at, std::min(W, window.A - at)));
+      for (long at = 0; at < window.A; at += W) use(row, at, load(seen + at, smaller(W, window.A - at)));
     }
   }
 
@@ -70,25 +74,25 @@ class Reader {
     const auto each = [&](auto use) {  // Gaussian, and 16 places
       for (long k = 0; k < window.K; ++k) {
         const float* move = out.moves + row * window.moves() + k / W * 3 * W + k % W;
-        const float a = std::log(move[0]), b = move[W], place = out.kappa[row * window.K + k];
+        const float a = logf(move[0]), b = move[W], place = out.kappa[row * window.K + k];
         for (long u = 0; u < padded; u += W) {
           const Vec away = place - places(u);
           use(u, a - b * away * away);
         }
       }
     };
-    std::fill(largest, largest + padded, -INFINITY), std::fill(phi, phi + padded, 0.0f);
+    for (long u = 0; u < padded; ++u) largest[u] = -INFINITY, phi[u] = 0;
     each([&](long u, Vec x) { store(largest + u, x > load(largest + u) ? x : load(largest + u)); });
     each([&](long u, Vec x) { store(phi + u, load(phi + u) + exponential(x - load(largest + u))); });
     const long after = window.length(row);
     for (long u = after - 1; u >= 0; --u)
-      if (!(phi[after] * std::exp(largest[after] - largest[u]) > phi[u])) return false;
+      if (!(phi[after] * expf(largest[after] - largest[u]) > phi[u])) return false;
     return true;
   }
 
  private:
   void move(long row, const float* kappa, const Reading& out) {
-    std::fill(phi, phi + padded, 0.0f);
+    memset(phi, 0, padded * sizeof(float));
     for (long block = 0; block < window.blocks(); ++block) {
       Vec moves[3];
       for (long part = 0; part < 3; ++part) {
@@ -96,7 +100,7 @@ class Reader {
         moves[part] = exponential(load(sums + (number * count + row - own.first) * W) + load(window.bias + number * W));
         store(out.moves + row * window.moves() + number * W, moves[part]);
       }
-      const long at = row * window.K + block * W, lanes = std::min(W, window.K - block * W);
+      const long at = row * window.K + block * W, lanes = smaller(W, window.K - block * W);
       const Vec place = load(kappa + at, lanes) + moves[2];
       store(out.kappa + at, place, lanes);
       for (long lane = 0; lane < lanes; ++lane)
@@ -105,29 +109,31 @@ class Reader {
           store(phi + u, load(phi + u) + moves[0][lane] * exponential(-moves[1][lane] * away * away));
         }
     }
-    std::copy(phi, phi + window.U, out.phi + row * window.U);
+    memcpy(out.phi + row * window.U, phi, window.U * sizeof(float));
   }
 };
 
-// `out` are all steps: moves and phi after each, kappa and windows (T + 1, B, ...), the first before all.
+// Windows w0 (B, A) and places kappa0 (B, K) are those before the first step, `out` those after each.
 template <class P>
-void forward(const Forward<P>& layer, const typename P::Element* panels, const Window& window, const Reading& out) {
+void forward(const Forward<P>& layer, const typename P::Element* panels, const Window& window, const float* w0,
+             const float* kappa0, const Reading& out) {
   using E = typename P::Element;
   const long B = layer.B, H = layer.H, A = window.A, blocks = round_up(H, W) / W, rows = round_up(B, P::ROWS);
   const long beside = depth_of<P>(H), depth = beside + depth_of<P>(A);
-  std::unique_ptr<char[]> owners[3];
-  E* operands[2] = {aligned<E>(owners[0], rows * depth), aligned<E>(owners[1], rows * depth)};
-  float* hidden = aligned<float>(owners[2], B * blocks * W);  // of a step, not rounded
+  const Room<E> rooms[2] = {Room<E>(rows * depth), Room<E>(rows * depth)};
+  E* const operands[2] = {rooms[0].begin(), rooms[1].begin()};
+  const Room<float> room_of_hidden(B * blocks * W);
+  float* hidden = room_of_hidden.begin();  // of a step, not rounded
 #pragma omp parallel
   {
     const FlushDenormals flush;
     P::start();
     const Share own(blocks);
     Reader reader(window, B, H);
-    std::unique_ptr<char[]> owner;
-    float* sums = aligned<float>(owner, 4 * rows * W);
-    put_states<P>(own, layer.hidden, B, H, H, operands[0], depth, 0);
-    put_states<P>(Share(round_up(A, W) / W), out.window, B, A, A, operands[0], depth, beside);
+    const Room<float> room(4 * rows * W);
+    float* sums = room.begin();
+    put_states<P>(own, layer.h0, B, H, H, operands[0], depth, 0);
+    put_states<P>(Share(round_up(A, W) / W), w0, B, A, A, operands[0], depth, beside);
 #pragma omp barrier
     for (long t = 0; t < layer.T; ++t) {
       E* next = operands[(t + 1) % 2];
@@ -140,10 +146,10 @@ void forward(const Forward<P>& layer, const typename P::Element* panels, const W
         });
       }
 #pragma omp barrier
-      const long before = t * B, after = before + B;
-      const Reading step = {out.moves + before * window.moves(), out.kappa + after * window.K, out.phi + before * window.U,
-                            out.window + after * A};
-      reader.read(hidden, blocks * W, out.kappa + before * window.K, step,
+      const long at = t * B;
+      const Reading step = {out.moves + at * window.moves(), out.kappa + at * window.K, out.phi + at * window.U,
+                            out.window + at * A};
+      reader.read(hidden, blocks * W, t ? step.kappa - B * window.K : kappa0, step,
                   [&](long row, long at, Vec w) { P::put(next, rows, depth, row, beside + at, w); });
 #pragma omp barrier
     }
@@ -161,9 +167,9 @@ struct Unreading {
   void move(const Window& window, long B, long t, long row, const float* dw, float* operand) const {
     const long at = t * B + row, length = window.length(row);
     for (long block = 0; block < window.blocks(); ++block) {
-      const long first = block * W, lanes = std::min(W, window.K - first), move = at * window.moves() + 3 * first;
+      const long first = block * W, lanes = smaller(W, window.K - first), move = at * window.moves() + 3 * first;
       const Vec a = load(moves + move), b = load(moves + move + W), k = load(moves + move + 2 * W);
-      const Vec place = load(kappa + (at + B) * window.K + first, lanes);
+      const Vec place = load(kappa + at * window.K + first, lanes);
       Vec sum = {}, slope = {}, curve = {};
       for (long u = 0; u < length; ++u) {
         const Vec away = place - (float)(u + 1), some = dw[window.text(row)[u]] * exponential(-b * away * away);
@@ -172,7 +178,7 @@ struct Unreading {
       Vec advance = load(dk + row * window.K + first, lanes) - 2.0f * a * b * slope;
       if (from_kappa) advance += load(from_kappa + at * window.K + first, lanes);
       store(dk + row * window.K + first, advance, lanes);
-      const Vec d[3] = {clamp(sum * a, limit), clamp(-curve * a * b, limit), clamp(advance * k, limit)};
+      const Vec d[3] = {clamp(sum * a, -limit, limit), clamp(-curve * a * b, -limit, limit), clamp(advance * k, -limit, limit)};
       for (long part = 0; part < 3; ++part) {
         store(d_moves + move + part * W, d[part]);
         Float32::put(operand, B, window.moves(), row, 3 * first + part * W, d[part]);
@@ -188,19 +194,20 @@ void backward(const Backward<P>& layer, const typename P::Element* panels, const
   using E = typename P::Element;
   const long B = layer.B, H = layer.H, A = window.A, rows = round_up(B, P::ROWS), moves = window.moves();
   const long blocks = round_up(H, W) / W, characters = round_up(A, W) / W, depth = blocks * 4 * W;
-  std::unique_ptr<char[]> owners[3];
-  E* operand = aligned<E>(owners[0], rows * depth);
-  float* d_moves = aligned<float>(owners[1], B * moves);                // left operand of a step
-  float* d_windows = aligned<float>(owners[2], characters * rows * W);  // sums of a step
+  const Room<E> room(rows * depth);
+  const Room<float> rooms[2] = {Room<float>(B * moves), Room<float>(characters * rows * W)};
+  E* operand = room.begin();
+  float* d_moves = rooms[0].begin();    // left operand of a step
+  float* d_windows = rooms[1].begin();  // sums of a step
 #pragma omp parallel
   {
     const FlushDenormals flush;
     P::start();
     const Share own(blocks), columns(characters), sequences(B);
-    std::unique_ptr<char[]> own_room[3];
-    float* sums = aligned<float>(own_room[0], (own.last - own.first) * rows * W);  // derivatives of the own hidden states
-    float* from_moves = aligned<float>(own_room[1], B * W);
-    float* d_window = aligned<float>(own_room[2], characters * W);
+    const Room<float> own_rooms[3] = {Room<float>((own.last - own.first) * rows * W), Room<float>(B * W), Room<float>(characters * W)};
+    float* sums = own_rooms[0].begin();  // derivatives of the own hidden states
+    float* from_moves = own_rooms[1].begin();
+    float* d_window = own_rooms[2].begin();
     float* own_windows = d_windows + columns.first * rows * W;
     load_sums<P>(own, dh, B, H, sums);
     load_sums<P>(columns, dw, B, A, own_windows);
@@ -209,7 +216,7 @@ void backward(const Backward<P>& layer, const typename P::Element* panels, const
       for (long row = sequences.first; row < sequences.last; ++row) {
         for (long at = 0; at < A; at += W) {
           Vec d = load(d_windows + at * rows + row * W);
-          if (reading.from_window) d += load(reading.from_window + (t * B + row) * A + at, std::min(W, A - at));
+          if (reading.from_window) d += load(reading.from_window + (t * B + row) * A + at, smaller(W, A - at));
           store(d_window + at, d);
         }
         reading.move(window, B, t, row, d_window, d_moves);
@@ -255,8 +262,8 @@ template <class P> void step(const Step<P, float>& states, const Layer* layers, 
     P::start();
     const Share own(blocks);
     Reader reader(window, B, H);
-    std::unique_ptr<char[]> owner;
-    float* sums = aligned<float>(owner, 4 * rows * W);
+    const Room<float> room(4 * rows * W);
+    float* sums = room.begin();
     for (long layer = 0; layer < L; ++layer)
       put_states<P>(own, states.hidden + layer * H, B, H, L * H, operand(layer), depth_at(layer), 0);
     put_states<P>(Share(round_up(A, W) / W), text.window, B, A, A, operand(0), depth_at(0), part);
@@ -283,31 +290,35 @@ template <class P> void step(const Step<P, float>& states, const Layer* layers, 
 
 }  // namespace
 
-extern "C" {
-
-#define FUNCTIONS(P, E, NAME)                                                                                             \
-  void forward_##NAME(long T, long B, long H, const E* panels, const float* peepholes, E* activations, E* hidden,          \
-                      float* cells, const Window* window, float* moves, float* kappa, float* phi, float* windows) {        \
-    forward<P>({T, B, H, peepholes, activations, hidden, cells}, panels, *window, {moves, kappa, phi, windows});           \
-  }                                                                                                                        \
-  void backward_##NAME(long T, long B, long H, const E* activations, const E* panels, const float* peepholes,              \
-                       const float* cells, const E* from_hidden, const long* strides, const float* from_cells,             \
-                       float limit, E* dz, float* d_peepholes, float* d_bias, float* dh, float* dc,                        \
-                       const Window* window, const float* moves, const float* kappa, const float* from_windows,            \
-                       const float* from_kappa, float window_limit, float* d_moves, float* dw, float* dk) {                \
-    backward<P>({T, B, H, activations, peepholes, cells, from_hidden, strides, from_cells, limit, dz, d_peepholes,         \
-                 d_bias, dc}, panels, *window, {moves, kappa, from_windows, from_kappa, window_limit, d_moves, dk},        \
-                dh, dw);                                                                                                   \
-  }                                                                                                                        \
-  void step_##NAME(long B, long L, long F, long H, const float* inputs, const Layer* layers, const float* hidden,          \
-                   const float* cells, float* hidden_after, float* cells_after, const Window* window, const float* kappa,  \
-                   const float* windows, float* kappa_after, float* windows_after, bool* finished) {                       \
-    step<P>({B, L, F, H, inputs, hidden, cells, hidden_after, cells_after}, layers, *window,                               \
-            {kappa, windows, kappa_after, windows_after, finished});                                                       \
+#define FUNCTIONS(P, E, TYPE)                                                                                             \
+  EXPORT void NAME(window_forward_##TYPE)(                                                                                \
+      long T, long B, long H, const E* panels, const float* peepholes, const E* h0, const float* c0, E* activations,      \
+      E* hidden, float* cells, const Window* window, const float* w0, const float* kappa0, float* moves, float* kappa,    \
+      float* phi, float* windows) {                                                                                       \
+    forward<P>({T, B, H, peepholes, h0, c0, activations, hidden, cells}, panels, *window, w0, kappa0,                     \
+               {moves, kappa, phi, windows});                                                                             \
+  }                                                                                                                       \
+  EXPORT void NAME(window_backward_##TYPE)(                                                                               \
+      long T, long B, long H, const E* activations, const E* panels, const float* peepholes, const float* c0,             \
+      const float* cells, const E* from_hidden, const long* strides, const float* from_cells, float limit, E* dz,         \
+      float* d_peepholes, float* d_bias, float* dh, float* dc, const Window* window, const float* moves,                  \
+      const float* kappa, const float* from_windows, const float* from_kappa, float window_limit, float* d_moves,         \
+      float* dw, float* dk) {                                                                                             \
+    backward<P>({T, B, H, activations, peepholes, c0, cells, from_hidden, strides, from_cells, limit, dz, d_peepholes,    \
+                 d_bias, dc}, panels, *window, {moves, kappa, from_windows, from_kappa, window_limit, d_moves, dk},       \
+                dh, dw);                                                                                                  \
+  }                                                                                                                       \
+  EXPORT void NAME(window_step_##TYPE)(                                                                                   \
+      long B, long L, long F, long H, const float* inputs, const Layer* layers, const float* hidden, const float* cells,  \
+      float* hidden_after, float* cells_after, const Window* window, const float* kappa, const float* windows,            \
+      float* kappa_after, float* windows_after, bool* finished) {                                                         \
+    step<P>({B, L, F, H, inputs, hidden, cells, hidden_after, cells_after}, layers, *window,                              \
+            {kappa, windows, kappa_after, windows_after, finished});                                                      \
   }
 
+#ifdef WITH_FLOAT32
 FUNCTIONS(Float32, float, float32)
-#ifdef TILES
-FUNCTIONS(Tiles<bf16>, bf16, bf16)
 #endif
-}
+#ifdef WITH_BF16
+FUNCTIONS(Bf16, bf16, bf16)
+#endif

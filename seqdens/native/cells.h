@@ -1,7 +1,7 @@
 // Blocks of 16 LSTM cells at a step, between the products: gates, peepholes and clipping, of all sequences.
 //
-// T steps, B sequences, F numbers of an input, H cells. Gates stand in the order i, f, g, o. Steps of states are (B, H),
-// the first one before all. `sums` are the products of the block's four gates, (4, rows) vectors.
+// T steps, B sequences, F numbers of an input, H cells. Gates stand in the order i, f, g, o. States are (T, B, H) after
+// each step, and those before the first (B, H). `sums` are the products of the block's four gates, (4, rows) vectors.
 
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace {
 
-template <class P> constexpr long depth_of(long N) { return round_up(N, std::max(P::DEPTH, W)); }
+template <class P> constexpr long depth_of(long N) { return round_up(N, larger(P::DEPTH, W)); }
 
 struct Cells {  // 16 of a sequence, after a step
   Vec i, f, g, o, c, h;
@@ -25,6 +25,8 @@ template <class P> struct Forward {
   using E = typename P::Element;
   long T, B, H;
   const float* peepholes;
+  const E* h0;
+  const float* c0;
   E *activations, *hidden;
   float* cells;
 
@@ -36,11 +38,12 @@ template <class P> struct Forward {
       for (int gate = 0; gate < 3; ++gate) p[gate] = load(peepholes + gate * H + at, lanes);
       for (long row = 0; row < B; ++row) {
         E* gates = activations + (t * B + row) * 4 * H + at;
-        const long state = (t * B + row) * H + at, after = state + B * H;
+        const long after = (t * B + row) * H + at;
+        const float* before = t ? cells + after - B * H : c0 + row * H + at;
         Vec z[4];
         for (int gate = 0; gate < 4; ++gate)
           z[gate] = load(sums + (gate * rows + row) * W) + load(gates + gate * H, lanes);
-        const Cells some(z, p, load(cells + state, lanes));
+        const Cells some(z, p, load(before, lanes));
         store(gates, some.i, lanes), store(gates + H, some.f, lanes);
         store(gates + 2 * H, some.g, lanes), store(gates + 3 * H, some.o, lanes);
         store(cells + after, some.c, lanes), store(hidden + after, some.h, lanes);
@@ -56,7 +59,7 @@ template <class P> struct Backward {
   using E = typename P::Element;
   long T, B, H;
   const E* activations;
-  const float *peepholes, *cells;
+  const float *peepholes, *c0, *cells;
   const E* from_hidden;
   const long* strides;
   const float* from_cells;
@@ -71,20 +74,21 @@ template <class P> struct Backward {
       Vec p[3], d_p[3] = {}, d_b[4] = {};
       for (int gate = 0; gate < 3; ++gate) p[gate] = load(peepholes + gate * H + at, lanes);
       for (long row = 0; row < B; ++row) {
-        const long state = (t * B + row) * H + at, after = state + B * H, first_gate = (t * B + row) * 4 * H + at;
+        const long state = (t * B + row) * H + at, first_gate = (t * B + row) * 4 * H + at;
         Vec gates[4];
         for (int gate = 0; gate < 4; ++gate) gates[gate] = load(activations + first_gate + gate * H, lanes);
         const Vec i = gates[0], f = gates[1], g = gates[2], o = gates[3];
-        const Vec before = load(cells + state, lanes), cell = load(cells + after, lanes), tanh_c = tanh(cell);
+        const Vec before = load(t ? cells + state - B * H : c0 + row * H + at, lanes);
+        const Vec cell = load(cells + state, lanes), tanh_c = tanh(cell);
         Vec h = dh(row), c = load(dc + row * H + at, lanes);
         if (from_hidden) h += load(from_hidden + t * strides[0] + row * strides[1] + at, lanes);
         if (from_cells) c += load(from_cells + state, lanes);
         Vec d[4];
-        d[3] = clamp(h * tanh_c * o * (1.0f - o), limit);
+        d[3] = clamp(h * tanh_c * o * (1.0f - o), -limit, limit);
         c += h * o * (1.0f - tanh_c * tanh_c) + d[3] * p[2];
-        d[0] = clamp(c * g * i * (1.0f - i), limit);
-        d[1] = clamp(c * before * f * (1.0f - f), limit);
-        d[2] = clamp(c * i * (1.0f - g * g), limit);
+        d[0] = clamp(c * g * i * (1.0f - i), -limit, limit);
+        d[1] = clamp(c * before * f * (1.0f - f), -limit, limit);
+        d[2] = clamp(c * i * (1.0f - g * g), -limit, limit);
         store(dc + row * H + at, c * f + d[0] * p[0] + d[1] * p[1], lanes);
         d_p[0] += d[0] * before, d_p[1] += d[1] * before, d_p[2] += d[3] * cell;
         for (int gate = 0; gate < 4; ++gate) {

@@ -5,101 +5,24 @@
 //   w - s_1 - s_2 + |r| - (z_1^2 + n^2) / 2 + log((1 + E^-2) / 2) - log(sum exp w) - log(2 pi),
 // of which `exponent` is the part before the first logarithm and `factor` the argument of that.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <vector>
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
+#include "simd.h"
 
 namespace {
 
-#if defined __AVX512F__
-constexpr long W = 16;  // lanes of a vector
-#elif defined __AVX__
-constexpr long W = 8;
-#else
-constexpr long W = 4;
-#endif
 constexpr float LEAST = -3.4e38f, LOG_2_PI = 1.8378770664f;
-typedef float Vec __attribute__((vector_size(4 * W), aligned(4), may_alias));
-typedef int32_t Int __attribute__((vector_size(4 * W), aligned(4), may_alias));
 
-inline Vec broadcast(float x) { return x - Vec{}; }
-
-inline Vec load(const float* from, long lanes, float other = 0.0f) {
-#ifdef __AVX512F__
-  return _mm512_mask_loadu_ps(broadcast(other), (1u << lanes) - 1, from);
-#else
-  if (lanes == W) return *(const Vec*)from;
-  Vec some = broadcast(other);
-  std::memcpy(&some, from, lanes * sizeof(float));
-  return some;
-#endif
-}
-
-inline void store(float* to, Vec x, long lanes) {
-#ifdef __AVX512F__
-  _mm512_mask_storeu_ps(to, (1u << lanes) - 1, x);
-#else
-  if (lanes == W) *(Vec*)to = x;
-  else std::memcpy(to, &x, lanes * sizeof(float));
-#endif
-}
-
-template <class Join> inline float reduce(Vec x, Join join) {
-  float lanes[W];
-  std::memcpy(lanes, &x, sizeof lanes);
-  for (long half = W / 2; half; half /= 2)
-    for (long lane = 0; lane < half; ++lane) lanes[lane] = join(lanes[lane], lanes[lane + half]);
-  return lanes[0];
-}
-
-inline float sum(Vec x) { return reduce(x, [](float a, float b) { return a + b; }); }
-inline float largest(Vec x) { return reduce(x, [](float a, float b) { return a > b ? a : b; }); }
-inline Vec absolute(Vec x) { return (Vec)((Int)x & 0x7fffffff); }
-
-inline Vec exponential(Vec x) {  // 0 below -87, finite above 88
-  const Vec y = x < -87.0f ? broadcast(-87.0f) : x > 88.0f ? broadcast(88.0f) : x;
-  const Vec shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the nearest whole number is in the low bits
-  const Vec whole = shifted - 12582912.0f;
-  const Vec rest = y - whole * 0.693359375f + whole * 2.12194440e-4f;
-  Vec sum = rest * (1.0f / 5040) + 1.0f / 720;
-  sum = sum * rest + 1.0f / 120;
-  sum = sum * rest + 1.0f / 24;
-  sum = sum * rest + 1.0f / 6;
-  sum = sum * rest + 0.5f;
-  sum = sum * rest + 1.0f;
-  sum = sum * rest + 1.0f;
-  sum = (Vec)((Int)sum + ((Int)shifted << 23));
-  return x < -87.0f ? Vec{} : x == x ? sum : x;
-}
-
-inline Vec with_sign(Vec x, Vec sign) { return (Vec)((Int)x ^ ((Int)sign & (Int)broadcast(-0.0f))); }
-
-// Numbers below 1e-38 count as zero while this lives: the processor is some hundred times slower with them, and trained
-// networks have many.
-struct FlushDenormals {
-#ifdef __SSE2__
-  const unsigned before = _mm_getcsr();
-  FlushDenormals() { _mm_setcsr(before | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(before); }
-#endif
-};
+inline Vec vanishing(Vec x) { return x < -87.0f ? Vec{} : x == x ? exponential(x) : x; }  // exp(x), 0 below -87
 
 struct Components {
   Vec w, inverse_1, inverse_2, z_1, z_2, r, e, factor, exponent;
 
   void read(const float* means, const float* log_sigmas, const float* correlations, const float* x, long K, long lanes) {
     const Vec s_1 = load(log_sigmas, lanes), s_2 = load(log_sigmas + K, lanes);
-    inverse_1 = exponential(-s_1), inverse_2 = exponential(-s_2);
+    inverse_1 = vanishing(-s_1), inverse_2 = vanishing(-s_2);
     z_1 = (x[0] - load(means, lanes)) * inverse_1, z_2 = (x[1] - load(means + K, lanes)) * inverse_2;
     r = load(correlations, lanes);
     const Vec size = absolute(r);
-    e = exponential(size > 87.0f ? broadcast(-87.0f) : -size);
+    e = vanishing(size > 87.0f ? broadcast(-87.0f) : -size);
     factor = 0.5f + 0.5f * e * e;
     const Vec n = normal();
     exponent = w - s_1 - s_2 + size - 0.5f * (z_1 * z_1 + n * n);
@@ -122,19 +45,18 @@ struct Components {
   }
 };
 
-inline Vec larger(Vec x, Vec y) { return x > y ? x : y; }
-
 }  // namespace
 
 // `parts` are w, m_1 m_2, s_1 s_2 and r of each point, which begin `strides` numbers after those of the point before.
 // Finds the log densities at `x` (points, 2); or, where given `derivatives` (points, 6 K), those of their sum weighted
 // by `incoming` (points).
-extern "C" void mixture(long points, long K, const float* const* parts, const long* strides, const float* x,
+EXPORT void NAME(mixture)(long points, long K, const float* const* parts, const long* strides, const float* x,
                         float* log_densities, const float* incoming, float* derivatives) {
 #pragma omp parallel
   {
     const FlushDenormals flush;
-    std::vector<Components> components((K + W - 1) / W);
+    const Room<Components> room((K + W - 1) / W);
+    Components* components = room.begin();
 #pragma omp for
     for (long point = 0; point < points; ++point) {
       const float* from[4];
@@ -154,7 +76,7 @@ extern "C" void mixture(long points, long K, const float* const* parts, const lo
       });
       const float top = largest(tops);
       each([&](Components& some, long, long) {
-        some.w = exponential(some.w), some.exponent = some.factor * exponential(some.exponent - top);
+        some.w = vanishing(some.w), some.exponent = some.factor * vanishing(some.exponent - top);
         weights += some.w, sums += some.exponent;
       });
       const float weight = sum(weights), density = sum(sums);
@@ -164,7 +86,7 @@ extern "C" void mixture(long points, long K, const float* const* parts, const lo
           some.derive(some.w * of_weight, some.exponent * of_density, K, lanes, derivatives + point * 6 * K + at);
         });
       } else {
-        log_densities[point] = top + std::log(density / weight) - LOG_2_PI;
+        log_densities[point] = top + logf(density / weight) - LOG_2_PI;
       }
     }
   }
@@ -173,25 +95,31 @@ extern "C" void mixture(long points, long K, const float* const* parts, const lo
 namespace {
 
 double inside(float uniform) {  // keeps normals finite
-  const float margin = std::numeric_limits<float>::epsilon();
-  return std::min(std::max(uniform, margin), 1 - margin);
+  const float margin = 1.1920929e-7f;  // of float32
+  return uniform < margin ? margin : uniform > 1 - margin ? 1 - margin : uniform;
 }
 
 double normal(double uniform) {
   const double y = 2 * uniform - 1;
-  const double a = 0.147, l = std::log1p(-y * y), b = 2 / (M_PI * a) + l / 2;
-  double x = std::copysign(std::sqrt(std::sqrt(b * b - l / a) - b), y);  // within 0.002 (Winitzki, 2008)
-  for (int newton = 0; newton < 3; ++newton) x -= (std::erf(x) - y) * std::exp(x * x) * std::sqrt(M_PI) / 2;
-  return std::sqrt(2) * x;
+  const double a = 0.147, l = log1p(-y * y), b = 2 / (M_PI * a) + l / 2;
+  double x = copysign(sqrt(sqrt(b * b - l / a) - b), y);  // within 0.002 (Winitzki, 2008)
+  for (int newton = 0; newton < 3; ++newton) x -= (erf(x) - y) * exp(x * x) * sqrt(M_PI) / 2;
+  return sqrt(2) * x;
+}
+
+double largest_of(const float* numbers, long count) {
+  float most = numbers[0];
+  for (long at = 1; at < count; ++at) most = numbers[at] > most ? numbers[at] : most;
+  return most;
 }
 
 long choose(const float* logits, long K, double sharpness, double uniform) {
-  const double top = *std::max_element(logits, logits + K);
+  const double top = largest_of(logits, K);
   double total = 0;
-  for (long k = 0; k < K; ++k) total += std::exp(sharpness * (logits[k] - top));
+  for (long k = 0; k < K; ++k) total += exp(sharpness * (logits[k] - top));
   double rest = uniform * total;
   for (long k = 0; k + 1 < K; ++k)
-    if ((rest -= std::exp(sharpness * (logits[k] - top))) <= 0) return k;
+    if ((rest -= exp(sharpness * (logits[k] - top))) <= 0) return k;
   return K - 1;
 }
 
@@ -199,7 +127,7 @@ long choose(const float* logits, long K, double sharpness, double uniform) {
 
 // Points of D = 2 + S columns, of which `places` first names the real ones, by uniform `noise` (points, 1 + D): for the
 // component, the real columns and the binary ones. Of each point, `outputs` are w, m_1 m_2, s_1 s_2, r and S binary logits.
-extern "C" void draw(long points, long K, long D, const float* all_outputs, const long* places, const float* all_noise,
+EXPORT void NAME(draw)(long points, long K, long D, const float* all_outputs, const long* places, const float* all_noise,
                      double bias, float* all_drawn) {
 #pragma omp parallel for if (points >= 16)
   for (long point = 0; point < points; ++point) {
@@ -208,9 +136,9 @@ extern "C" void draw(long points, long K, long D, const float* all_outputs, cons
     const long k = choose(outputs, K, 1 + bias, inside(noise[0]));
     const float *means = outputs + K + k, *log_sigmas = outputs + 3 * K + k;
     const double n_1 = normal(inside(noise[1])), n_2 = normal(inside(noise[2])), r = outputs[5 * K + k];
-    drawn[places[0]] = means[0] + std::exp(log_sigmas[0] - bias) * n_1;
-    drawn[places[1]] = means[K] + std::exp(log_sigmas[K] - bias) * (n_2 / std::cosh(r) + n_1 * std::tanh(r));
+    drawn[places[0]] = means[0] + exp(log_sigmas[0] - bias) * n_1;
+    drawn[places[1]] = means[K] + exp(log_sigmas[K] - bias) * (n_2 / cosh(r) + n_1 * tanh(r));
     for (long binary = 0; binary + 2 < D; ++binary)
-      drawn[places[2 + binary]] = inside(noise[3 + binary]) * (1 + std::exp(-double(outputs[6 * K + binary]))) < 1;
+      drawn[places[2 + binary]] = inside(noise[3 + binary]) * (1 + exp(-double(outputs[6 * K + binary]))) < 1;
   }
 }

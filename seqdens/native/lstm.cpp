@@ -11,16 +11,16 @@ namespace {
 template <class P> void forward(const Forward<P>& layer, const typename P::Element* panels) {
   using E = typename P::Element;
   const long B = layer.B, H = layer.H, depth = depth_of<P>(H), blocks = round_up(H, W) / W, rows = round_up(B, P::ROWS);
-  std::unique_ptr<char[]> owners[2];
-  E* operands[2] = {aligned<E>(owners[0], rows * depth), aligned<E>(owners[1], rows * depth)};
+  const Room<E> rooms[2] = {Room<E>(rows * depth), Room<E>(rows * depth)};
+  E* const operands[2] = {rooms[0].begin(), rooms[1].begin()};
 #pragma omp parallel
   {
     const FlushDenormals flush;
     P::start();
     const Share own(blocks);
-    std::unique_ptr<char[]> owner;
-    float* sums = aligned<float>(owner, 4 * rows * W);
-    put_states<P>(own, layer.hidden, B, H, H, operands[0], depth, 0);
+    const Room<float> room(4 * rows * W);
+    float* sums = room.begin();
+    put_states<P>(own, layer.h0, B, H, H, operands[0], depth, 0);
 #pragma omp barrier
     for (long t = 0; t < layer.T; ++t) {
       E* next = operands[(t + 1) % 2];
@@ -39,15 +39,15 @@ template <class P> void forward(const Forward<P>& layer, const typename P::Eleme
 template <class P> void backward(const Backward<P>& layer, const typename P::Element* panels, float* dh) {
   using E = typename P::Element;
   const long B = layer.B, H = layer.H, blocks = round_up(H, W) / W, depth = blocks * 4 * W, rows = round_up(B, P::ROWS);
-  std::unique_ptr<char[]> owners[2];
-  E* operands[2] = {aligned<E>(owners[0], rows * depth), aligned<E>(owners[1], rows * depth)};
+  const Room<E> rooms[2] = {Room<E>(rows * depth), Room<E>(rows * depth)};
+  E* const operands[2] = {rooms[0].begin(), rooms[1].begin()};
 #pragma omp parallel
   {
     const FlushDenormals flush;
     P::start();
     const Share own(blocks);
-    std::unique_ptr<char[]> owner;
-    float* sums = aligned<float>(owner, (own.last - own.first) * rows * W);  // derivatives of the own hidden states
+    const Room<float> room((own.last - own.first) * rows * W);
+    float* sums = room.begin();  // derivatives of the own hidden states
     load_sums<P>(own, dh, B, H, sums);
     for (long t = layer.T - 1; t >= 0; --t) {
       E* operand = operands[t % 2];
@@ -77,8 +77,8 @@ template <class P, class S> void step(const Step<P, S>& states, const Layer* lay
     const FlushDenormals flush;
     P::start();
     const Share own(blocks);
-    std::unique_ptr<char[]> owner;
-    float* sums = aligned<float>(owner, 4 * rows * W);
+    const Room<float> room(4 * rows * W);
+    float* sums = room.begin();
     for (long layer = 0; layer < L; ++layer)
       put_states<P>(own, states.hidden + layer * H, B, H, L * H, operand(layer), depth_at(layer), 0);
     for (long layer = 0; layer < L; ++layer) {
@@ -98,39 +98,32 @@ template <class P, class S> void step(const Step<P, S>& states, const Layer* lay
 
 }  // namespace
 
-extern "C" {
-
-// Whether the processor and the system multiply bfloat16 and int8 in tiles; to be asked before it is done.
-int has_tiles() {
-#ifdef TILES
-  return syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // asks Linux for the tiles' registers
-#else
-  return 0;
-#endif
-}
-
-#define TRAINING(P, E, NAME)                                                                                              \
-  void forward_##NAME(long T, long B, long H, const E* panels, const float* peepholes, E* activations, E* hidden,          \
-                      float* cells) {                                                                                      \
-    forward<P>({T, B, H, peepholes, activations, hidden, cells}, panels);                                                  \
-  }                                                                                                                        \
-  void backward_##NAME(long T, long B, long H, const E* activations, const E* panels, const float* peepholes,              \
-                       const float* cells, const E* from_hidden, const long* strides, const float* from_cells,             \
-                       float limit, E* dz, float* d_peepholes, float* d_bias, float* dh, float* dc) {                      \
-    backward<P>({T, B, H, activations, peepholes, cells, from_hidden, strides, from_cells, limit, dz, d_peepholes,         \
-                 d_bias, dc}, panels, dh);                                                                                 \
+#define TRAINING(P, E, TYPE)                                                                                              \
+  EXPORT void NAME(forward_##TYPE)(long T, long B, long H, const E* panels, const float* peepholes, const E* h0,          \
+                                   const float* c0, E* activations, E* hidden, float* cells) {                            \
+    forward<P>({T, B, H, peepholes, h0, c0, activations, hidden, cells}, panels);                                         \
+  }                                                                                                                       \
+  EXPORT void NAME(backward_##TYPE)(long T, long B, long H, const E* activations, const E* panels,                        \
+                                    const float* peepholes, const float* c0, const float* cells, const E* from_hidden,    \
+                                    const long* strides, const float* from_cells, float limit, E* dz,                     \
+                                    float* d_peepholes, float* d_bias, float* dh, float* dc) {                            \
+    backward<P>({T, B, H, activations, peepholes, c0, cells, from_hidden, strides, from_cells, limit, dz, d_peepholes,    \
+                 d_bias, dc}, panels, dh);                                                                                \
   }
-#define SAMPLING(P, S, NAME)                                                                                              \
-  void step_##NAME(long B, long L, long F, long H, const float* inputs, const Layer* layers, const S* hidden,              \
-                   const float* cells, S* hidden_after, float* cells_after) {                                              \
-    step<P, S>({B, L, F, H, inputs, hidden, cells, hidden_after, cells_after}, layers);                                    \
+#define SAMPLING(P, S, TYPE)                                                                                              \
+  EXPORT void NAME(step_##TYPE)(long B, long L, long F, long H, const float* inputs, const Layer* layers,                 \
+                                const S* hidden, const float* cells, S* hidden_after, float* cells_after) {               \
+    step<P, S>({B, L, F, H, inputs, hidden, cells, hidden_after, cells_after}, layers);                                   \
   }
 
+#ifdef WITH_FLOAT32
 TRAINING(Float32, float, float32)
 SAMPLING(Float32, float, float32)
-#ifdef TILES
-TRAINING(Tiles<bf16>, bf16, bf16)
-SAMPLING(Tiles<bf16>, bf16, bf16)
-SAMPLING(Tiles<int8_t>, float, int8)
 #endif
-}
+#ifdef WITH_BF16
+TRAINING(Bf16, bf16, bf16)
+SAMPLING(Bf16, bf16, bf16)
+#endif
+#ifdef WITH_INT8
+SAMPLING(Int8, float, int8)
+#endif
