@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,8 +35,13 @@ def function(name: str, products: str, arguments: Sequence[type[Any]]) -> Callab
 
     Raises `Unavailable` if there is none.
     """
+    return _function(name, products, tuple(arguments), _limit())
+
+
+@cache
+def _function(name: str, products: str, arguments: tuple[type[Any], ...], limit: str) -> Callable[..., None]:
     of_products = name if name in ("mixture", "draw") else f"{name}_{products}"
-    found = getattr(library(), f"{of_products}_{level(products)}")
+    found = getattr(library(), f"{of_products}_{_levels(products, limit)[0]}")
     found.argtypes, found.restype = arguments, None
     return found
 
@@ -46,21 +51,25 @@ def level(products: str) -> str:
 
     Raises `Unavailable` with the reason if there is none.
     """
-    return next(levels(products))
+    return levels(products)[0]
 
 
-def levels(products: str) -> Iterator[str]:
-    """Yield all such levels, the fastest first; raises `Unavailable` if there is none."""
-    allowed = LEVELS[: LEVELS.index(_limit()) + 1]
-    can_run = library().can_run
+def levels(products: str) -> Sequence[str]:
+    """Return all such levels, the fastest first; raises `Unavailable` if there is none."""
+    return _levels(products, _limit())
+
+
+@cache  # to ask the processor takes a virtual machine up to 0.1 ms
+def _levels(products: str, limit: str) -> Sequence[str]:
+    allowed, can_run = LEVELS[: LEVELS.index(limit) + 1], library().can_run
     found = [name for name in PRODUCTS[products] if name in allowed and can_run(name.encode())]
     if not found:
-        held = "" if _limit() == LEVELS[-1] else f", and {VARIABLE} is {_limit()!r}"
+        held = "" if limit == LEVELS[-1] else f", and {VARIABLE} is {limit!r}"
         raise Unavailable(
             f"this processor has none of {', '.join(PRODUCTS[products])} for products in {products}{held}; "
             "use precision float32."
         )
-    yield from found
+    return found
 
 
 def describe() -> str:

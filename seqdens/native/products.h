@@ -25,31 +25,33 @@ constexpr int BLOCK_ROWS = 6, BLOCK_PANELS = 1;  // of 16 registers of 8 lanes, 
 constexpr int BLOCK_ROWS = 2, BLOCK_PANELS = 1;  // of 16 registers of 4 lanes
 #endif
 
-// What the instructions of the level do with a group of the left operand, for all columns, and a row of a panel.
+inline int32_t four_bytes(const void* from) {
+  int32_t four;
+  memcpy(&four, from, 4);
+  return four;
+}
+
+// What the instructions of the level do with a register of sums, a group of the left operand, and as many columns of it in a
+// panel. Sums are registers and not vectors, which the compiler would keep in memory if they are wider.
 
 struct MultiplyFloat32 {
   using Element = float;
-  using Sum = Vec;
+  using Sum = VecPart;
   static constexpr long DEPTH = 16;
   static constexpr bool BIASED = false;
-  static Vec same(const float* a) { return broadcast(*a); }
-  static Sum add(Sum sum, Vec a, const float* panel) { return sum + a * load(panel); }
-  static void put(float* group, float x) { *group = x; }
+  static VecPart same(const float* a) { return *a - VecPart{}; }
+  static Sum add(Sum sum, VecPart a, const float* panel) { return sum + a * *(const VecPart*)panel; }
 };
 
 #ifdef __AVX512BF16__
 struct MultiplyBf16 {
   using Element = bf16;
-  using Sum = Vec;
+  using Sum = VecPart;
   static constexpr long DEPTH = 32;
   static constexpr bool BIASED = false;
-  static Vec same(const bf16* a) {
-    int32_t pair;
-    memcpy(&pair, a, 4);
-    return (Vec)_mm512_set1_epi32(pair);
-  }
-  static Sum add(Sum sum, Vec a, const bf16* panel) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)load((const float*)panel));
+  static IntPart same(const bf16* a) { return four_bytes(a) - IntPart{}; }
+  static Sum add(Sum sum, IntPart a, const bf16* panel) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh) * (const VecPart*)panel);
   }
 };
 #endif
@@ -57,44 +59,24 @@ struct MultiplyBf16 {
 #if defined __AVX512VNNI__ || defined __AVXVNNI__ || defined __ARM_FEATURE_DOTPROD
 struct MultiplyInt8 {
   using Element = int8_t;
-  using Sum = Int;
+  using Sum = IntPart;
   static constexpr long DEPTH = 64;
 #ifdef __x86_64__
   static constexpr bool BIASED = true;  // x86 multiplies unsigned by signed bytes: the left operand has 128 added
 #else
   static constexpr bool BIASED = false;
 #endif
-  static Int same(const int8_t* a) {
-    int32_t four;
-    memcpy(&four, a, 4);
-    return four - Int{};
-  }
-  static Sum add(Sum sum, Int a, const int8_t* panel) {
-    const Int b = *(const Int*)panel;
+  static IntPart same(const int8_t* a) { return four_bytes(a) - IntPart{}; }
+  static Sum add(Sum sum, IntPart a, const int8_t* panel) {
+    const IntPart b = *(const IntPart*)panel;
 #if defined __AVX512VNNI__
-    return (Int)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+    return (IntPart)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined __AVXVNNI__
+    return (IntPart)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
 #else
-    constexpr int PARTS = sizeof(Int) / sizeof(Part);
-    Part sums[PARTS], left[PARTS], right[PARTS];
-    memcpy(sums, &sum, sizeof sum), memcpy(left, &a, sizeof a), memcpy(right, &b, sizeof b);
-    for (int part = 0; part < PARTS; ++part) {
-#if defined __AVXVNNI__
-      sums[part] = _mm256_dpbusd_avx_epi32(sums[part], left[part], right[part]);
-#else
-      sums[part] = vdotq_s32(sums[part], vreinterpretq_s8_s32(left[part]), vreinterpretq_s8_s32(right[part]));
-#endif
-    }
-    memcpy(&sum, sums, sizeof sum);
-    return sum;
+    return (IntPart)vdotq_s32((int32x4_t)sum, (int8x16_t)a, (int8x16_t)b);
 #endif
   }
-
- private:
-#if defined __x86_64__
-  typedef __m256i Part;
-#else
-  typedef int32x4_t Part;
-#endif
 };
 #endif
 
@@ -141,19 +123,27 @@ template <class Multiply> struct Broadcasting {
 
   template <int R, int N>
   static void block(const Element* a, const Element* panels, long depth, long count, bool first, float* out, long rows) {
-    Sum sums[N][R], bias[N] = {};
+    Sum sums[N][R][PARTS], bias[N][PARTS] = {};
+    const auto sum_at = [&](int n, int r, int part) { return (Sum*)(out + (n * rows + r) * W + part * (W / PARTS)); };
     for (int n = 0; n < N; ++n)
-      for (int r = 0; r < R; ++r) sums[n][r] = first ? Sum{} : (Sum)load(out + (n * rows + r) * W);
+      for (int r = 0; r < R; ++r)
+        for (int part = 0; part < PARTS; ++part) sums[n][r][part] = first ? Sum{} : *sum_at(n, r, part);
     for (long k = 0; k < count; k += GROUP) {
+      const auto columns = [&](int n, int part) { return panels + (n * depth + k) * W + part * (GROUP * W / PARTS); };
       for (int r = 0; r < R; ++r) {
         const auto each = Multiply::same(a + k * R + r * GROUP);  // used at once: more alive would push sums out of registers
-        for (int n = 0; n < N; ++n) sums[n][r] = Multiply::add(sums[n][r], each, panels + (n * depth + k) * W);
+        for (int n = 0; n < N; ++n)
+          for (int part = 0; part < PARTS; ++part)
+            sums[n][r][part] = Multiply::add(sums[n][r][part], each, columns(n, part));
       }
       if constexpr (Multiply::BIASED)
-        for (int n = 0; n < N; ++n) bias[n] = Multiply::add(bias[n], Int{} - 0x7f7f7f80, panels + (n * depth + k) * W);
+        for (int n = 0; n < N; ++n)
+          for (int part = 0; part < PARTS; ++part)
+            bias[n][part] = Multiply::add(bias[n][part], IntPart{} - 0x7f7f7f80, columns(n, part));
     }
     for (int n = 0; n < N; ++n)
-      for (int r = 0; r < R; ++r) store(out + (n * rows + r) * W, (Vec)(sums[n][r] - bias[n]));
+      for (int r = 0; r < R; ++r)
+        for (int part = 0; part < PARTS; ++part) *sum_at(n, r, part) = sums[n][r][part] - bias[n][part];
   }
 };
 

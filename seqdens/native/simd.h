@@ -34,6 +34,18 @@ typedef uint16_t Half __attribute__((vector_size(2 * W), aligned(2), may_alias))
 typedef int8_t Byte __attribute__((vector_size(W), aligned(1), may_alias));
 typedef uint16_t bf16;
 
+// What one register of the level holds: a vector is PARTS of them.
+#if defined __AVX512F__
+constexpr long REGISTER = 64;
+#elif defined __AVX2__
+constexpr long REGISTER = 32;
+#else
+constexpr long REGISTER = 16;
+#endif
+constexpr long PARTS = 4 * W / REGISTER;
+typedef float VecPart __attribute__((vector_size(REGISTER), aligned(4), may_alias));
+typedef int32_t IntPart __attribute__((vector_size(REGISTER), aligned(4), may_alias));
+
 constexpr long smaller(long a, long b) { return a < b ? a : b; }
 constexpr long larger(long a, long b) { return a > b ? a : b; }
 constexpr long round_up(long n, long to) { return (n + to - 1) / to * to; }
