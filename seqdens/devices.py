@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -52,34 +51,14 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Products in bf16 where `precision` is "bf16", or "auto" and the hardware is fast at it; in int8; else float32.
+    """Products in bf16 if `precision` is "bf16", or "auto" and the hardware is fast at it; else in float32.
 
-    The block can be entered again and again. In int8 are only those of encoders that have "int8" in their `precisions`.
+    The block can be entered again and again. Encoders are asked for int8 by an argument of their `stepper`.
     """
-    if precision == "int8":
-        return Int8Products()
     enabled = precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
     if not enabled and not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
-
-
-_int8: ContextVar[bool] = ContextVar("int8", default=False)
-
-
-class Int8Products(AbstractContextManager[None]):
-    """Within the block, encoders that can compute products of hidden states in int8 do so; without gradients only."""
-
-    def __enter__(self) -> None:
-        self._token = _int8.set(True)
-
-    def __exit__(self, *_: object) -> None:
-        _int8.reset(self._token)
-
-
-def int8_is_on() -> bool:
-    """Whether products in int8 are asked for."""
-    return _int8.get()
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def measure(
         counts = ", ".join(f"{name} {len(data.split(name)):,}" for name in SPLITS)
         raise UsageError(f"split {split!r} of {data.provenance.dataset} has no records; there are: {counts}.")
     check_precision(model, precision)
-    meter = _Meter(model, data.integer)
+    meter = _Meter(model, data.integer, int8=precision == "int8")
     with evaluating(model.modules()), autocast(model.device, precision):
         for batch in evaluation_batches(data, records, batch_size, model.characters):
             meter.add(batch.to(model.device))
@@ -146,8 +146,8 @@ def measure(
 class _Meter:
     """Sums over batches of all that `Measures` holds."""
 
-    def __init__(self, model: SequenceModel, integer: bool) -> None:
-        self.model = model
+    def __init__(self, model: SequenceModel, integer: bool, int8: bool) -> None:
+        self.model, self.int8 = model, int8
         self.real = [index for index, column in enumerate(model.columns) if column.kind == "real"]
         self.integer = integer or not self.real
         self.scale = model.scale[self.real]
@@ -162,7 +162,7 @@ class _Meter:
 
     def add(self, batch: Batch) -> None:
         targets, valid = self.model.normalise(batch.points), batch.valid
-        distribution = self.model.predict(batch)
+        distribution = self.model.predict(batch, int8=self.int8)
         self.likelihood.add(Loss.of(distribution, targets, valid), batch)
         self.log_scale += _total(self.model.log_scale(batch))
         self.observed += (~targets.isnan() & valid.unsqueeze(-1))[..., self.real].sum((0, 1)).cpu().numpy()

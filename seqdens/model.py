@@ -20,7 +20,7 @@ from seqdens import components
 from seqdens.batches import Batch
 from seqdens.cache import Prepared
 from seqdens.datasets.base import Column, check_columns
-from seqdens.encoders.base import Context, Encoded, Encoder, State
+from seqdens.encoders.base import Context, Encoded, Encoder, State, apply_encoder
 from seqdens.errors import DataError, SeqdensError, UsageError
 from seqdens.heads.base import Distribution, Head
 from seqdens.moments import check_scaling
@@ -151,14 +151,18 @@ class SequenceModel(nn.Module):
                 parts.append(values.nan_to_num().unsqueeze(-1))
         return torch.cat(parts, dim=-1)
 
-    def predict(self, batch: Batch) -> Distribution:
-        """The distribution, over normalised units, of each point of `batch` given those before it."""
-        return self._distribution(self.encoded(batch))
+    def predict(self, batch: Batch, *, int8: bool = False) -> Distribution:
+        """Return the distribution, over normalised units, of each point of `batch` given those before it.
 
-    def encoded(self, batch: Batch) -> Encoded:
-        """What the encoder makes, before each point of `batch`, of those before it."""
+        The encoder's products are in int8 if `int8`; this takes `torch.no_grad()` and an encoder that has them.
+        """
+        return self._distribution(self.encoded(batch, int8=int8))
+
+    def encoded(self, batch: Batch, *, int8: bool = False) -> Encoded:
+        """Return what the encoder makes, before each point of `batch`, of those before it; `int8` as in `predict`."""
         context, lengths = self.context(batch), batch.lengths
-        return self._encode(self._seen(batch.points), lengths, self.encoder.start(len(lengths), context), context)
+        start = self.encoder.start(len(lengths), context)
+        return self._encode(self._seen(batch.points), lengths, start, context, int8)
 
     def pieces(self, batch: Batch, steps: int) -> Iterator[Loss]:
         """The loss of `batch`, up to `steps` points of each record at a time, from which no gradient goes further back.
@@ -185,8 +189,10 @@ class SequenceModel(nn.Module):
         inputs = self.inputs(self.normalise(points))
         return torch.cat([torch.zeros_like(inputs[:, :1]), inputs[:, :-1]], dim=1)
 
-    def _encode(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None) -> Encoded:
-        encoded = self.encoder(inputs, lengths, state, context)
+    def _encode(
+        self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None, int8: bool = False
+    ) -> Encoded:
+        encoded = apply_encoder(self.encoder, inputs, lengths, state, context, int8=int8)
         self._check_returned("encoder", encoded, Encoded)
         return encoded
 

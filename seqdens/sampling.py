@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seqdens.devices import autocast
+from seqdens.encoders.base import apply_encoder
 from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def draw_points(
     """The points of `SequenceModel.stream`, whose arguments these are once they are checked."""
     modules = [*model.modules()]
     noise = Noise(seed, count, model.head.noise_size, model.device)
-    products = autocast(model.device, precision)
+    products, int8 = autocast(model.device, precision), precision == "int8"
     with evaluating(modules), products:
-        state, seen = _start(model, count, primer, context)
-        stepper = model.encoder.stepper(state, context)
+        state, seen = _start(model, count, primer, context, int8)
+        stepper = model.encoder.stepper(state, context, int8=True) if int8 else model.encoder.stepper(state, context)
     points = _points(model, stepper, steps, bias, noise, seen, products)
     while True:
         with evaluating(modules):  # not while another has the turn, who may be training
@@ -55,7 +56,9 @@ def draw_points(
         yield drawn
 
 
-def _start(model: SequenceModel, count: int, primer: Tensor | None, context: Context | None) -> tuple[State, Tensor]:
+def _start(
+    model: SequenceModel, count: int, primer: Tensor | None, context: Context | None, int8: bool
+) -> tuple[State, Tensor]:
     """The state before the first point that is drawn, and the input (B, 1, F) of that step."""
     state, seen = model.encoder.start(count, context), model.shift.new_zeros(count, 1, model.input_size)
     if primer is None:
@@ -63,7 +66,7 @@ def _start(model: SequenceModel, count: int, primer: Tensor | None, context: Con
     read = model.inputs(model.normalise(primer)).expand(count, -1, -1)
     history = torch.cat([seen, read[:, :-1]], dim=1)
     lengths = torch.full((count,), history.shape[1], device=model.device)
-    return model.encoder(history, lengths, state, context).state, read[:, -1:]
+    return apply_encoder(model.encoder, history, lengths, state, context, int8=int8).state, read[:, -1:]
 
 
 def _points(

@@ -265,6 +265,16 @@ def test_measuring_leaves_no_trace_and_tells_of_its_progress(data: Any, small: C
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_int8_costs_a_little_and_its_batch_size_does_not_matter(data: Any, small: Callable[..., Any]) -> None:
+    model = small(data)
+    exact = seqdens.measure(model, data).nats_per_point
+    rounded = [seqdens.measure(model, data, precision="int8", batch_size=size).nats_per_point for size in (1, 64)]
+    assert rounded[0] == pytest.approx(rounded[1], rel=1e-6)
+    assert 1e-8 < abs(rounded[0] - exact) < 0.02
+    with pytest.raises(UsageError, match="int8 have no derivatives"):
+        model.predict(collate(data, np.arange(2)), int8=True)
+
+
 def test_a_distribution_that_offers_a_mean_alone_is_measured(data: Any, small: Callable[..., Any]) -> None:
     model = small(data)
     whole_head = model.head.forward

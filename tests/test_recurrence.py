@@ -345,9 +345,8 @@ def stepped(
     """Hidden and cell states after each step, with equal inputs."""
     inputs, *states = given
     found = []
-    precision = {torch.bfloat16: "bf16", torch.int8: "int8"}.get(dtype, "float32")
-    with autocast(torch.device("cpu"), precision):
-        step = recurrence.stepping(weights, inputs.shape[1], implementation)
+    with autocast(torch.device("cpu"), "bf16" if dtype == torch.bfloat16 else "float32"):
+        step = recurrence.stepping(weights, inputs.shape[1], implementation, int8=dtype == torch.int8)
         for _ in range(steps):
             states = [*step(inputs, *states)]
             found += states

@@ -12,7 +12,7 @@ import torch
 import seqdens
 from seqdens import sampling
 from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
-from seqdens.encoders.base import Context, Encoder
+from seqdens.encoders.base import Context, Encoder, Stepper
 from seqdens.errors import UsageError
 from seqdens.model import SequenceModel
 from seqdens.sampling import Noise
@@ -248,6 +248,26 @@ def test_in_every_precision_streams_are_samples(model: SequenceModel, precision:
     streamed = np.stack(list(model.stream(3, steps=20, seed=5, precision=precision)), axis=1)
     for record, other in zip(streamed, model.sample(3, steps=20, seed=5, precision=precision), strict=True):
         np.testing.assert_array_equal(record, other)
+
+
+def test_a_prime_is_read_in_int8(model: SequenceModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError
+
+    prime = np.zeros((4, 3))
+    expected = model.sample(2, steps=1, prime=prime, seed=0)
+    monkeypatch.setattr(model.encoder, "forward", refuse)
+    for record, other in zip(model.sample(2, steps=1, prime=prime, seed=0, precision="int8"), expected, strict=True):
+        np.testing.assert_allclose(record, other, rtol=0.1, atol=0.1 * max(model.std))
+
+
+def test_only_an_encoder_that_has_int8_is_given_the_argument(
+    model: SequenceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = model.sample(2, steps=4, seed=0)
+    monkeypatch.setattr(type(model.encoder), "stepper", lambda self, state, context: Stepper(self, state, context))
+    for record, other in zip(model.sample(2, steps=4, seed=0), expected, strict=True):
+        np.testing.assert_allclose(record, other, rtol=1e-4, atol=1e-4)
 
 
 def test_an_encoder_without_int8_says_so() -> None:

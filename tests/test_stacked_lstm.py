@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqdens.devices import Int8Products
-from seqdens.encoders.base import Encoded
+from seqdens.encoders.base import Encoded, apply_encoder
 from seqdens.encoders.stacked_lstm import StackedLSTM
 from seqdens.errors import UsageError
 
@@ -24,6 +23,10 @@ def points(batch: int, steps: int) -> Tensor:
 
 def encode(model: StackedLSTM, inputs: Tensor, lengths: list[int]) -> Encoded:
     return model(inputs, torch.tensor(lengths), model.start(len(inputs)))
+
+
+def in_int8(model: StackedLSTM, inputs: Tensor, lengths: list[int]) -> Encoded:
+    return apply_encoder(model, inputs, torch.tensor(lengths), model.start(len(inputs)), int8=True)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +111,7 @@ def test_int8_is_near_float32_for_ragged_lengths_and_has_no_derivatives() -> Non
     model, inputs, lengths = encoder(hidden_size=40).float(), points(3, 6).float(), [6, 0, 3]
     with torch.no_grad():
         expected = encode(model, inputs, lengths)
-        with Int8Products():
-            found = encode(model, inputs, lengths)
+        found = in_int8(model, inputs, lengths)
     for record, length in enumerate(lengths):
         torch.testing.assert_close(
             found.features[record, :length], expected.features[record, :length], rtol=0, atol=0.02
@@ -117,8 +119,18 @@ def test_int8_is_near_float32_for_ragged_lengths_and_has_no_derivatives() -> Non
     for name, value in found.state.items():
         torch.testing.assert_close(value, expected.state[name], rtol=0, atol=0.02)
     assert not torch.equal(found.features[0], expected.features[0])
-    with Int8Products(), pytest.raises(UsageError, match=r"int8 have no derivatives: use them within torch\.no_grad"):
-        encode(model, inputs, lengths)
+    with pytest.raises(UsageError, match=r"int8 have no derivatives: use them within torch\.no_grad"):
+        in_int8(model, inputs, lengths)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_int8_goes_before_autocast(enabled: bool) -> None:
+    model, inputs = encoder(hidden_size=40).float(), points(3, 6).float()
+    with torch.no_grad():
+        expected = in_int8(model, inputs, [6, 6, 6])
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found = in_int8(model, inputs, [6, 6, 6])
+    assert torch.equal(found.features, expected.features)
 
 
 def stepped(model: StackedLSTM, inputs: Tensor, change: Callable[[StackedLSTM], object]) -> Tensor:
@@ -177,7 +189,11 @@ def hook(model: StackedLSTM) -> None:
     model.layers[0].register_forward_pre_hook(lambda module, given: (0.5 * given[0], *given[1:]))
 
 
-@pytest.mark.parametrize("change", [wrap, hook, None])
+def hook_whole(model: StackedLSTM) -> None:
+    model.register_forward_hook(lambda module, given, encoded: encoded._replace(features=0.5 * encoded.features))
+
+
+@pytest.mark.parametrize("change", [wrap, hook, hook_whole, None])
 def test_what_is_added_to_it_counts_in_every_step(change: Callable[[StackedLSTM], None] | None) -> None:
     torch.manual_seed(0)
     model = (StackedLSTM if change else Halved)(3, hidden_size=20, layers=2)
@@ -186,9 +202,8 @@ def test_what_is_added_to_it_counts_in_every_step(change: Callable[[StackedLSTM]
     inputs = points(2, 5).float()
     expected = encode(model, inputs, [5, 5]).features
     torch.testing.assert_close(stepped(model, inputs, lambda model: None), expected)
-    if change:
-        with torch.no_grad(), Int8Products(), pytest.raises(UsageError, match="int8 pass by what was added"):
-            encode(model, inputs, [5, 5])
+    with torch.no_grad(), pytest.raises(UsageError, match="int8 pass by what was added"):
+        in_int8(model, inputs, [5, 5])
 
 
 @pytest.mark.parametrize("wrong", ["inputs", "hidden", "cell"])

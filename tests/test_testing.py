@@ -111,6 +111,18 @@ class KeepsTheWrongRecords(RunningSum):
         return self.Wrong(self, state, context)
 
 
+class ForgetsInInt8(RunningSum):
+    precisions = ("float32", "bf16", "int8")
+
+    def stepper(self, state: Any, context: Any = None, *, int8: bool = False) -> Stepper:
+        return self.Forgetful(self, state, context) if int8 else Stepper(self, state, context)
+
+    class Forgetful(Stepper):
+        def __call__(self, inputs: Tensor) -> Tensor:
+            self.state = self.encoder.start(len(inputs), self.context)
+            return super().__call__(inputs)
+
+
 class SeesNeighbours(RunningSum):
     def forward(self, inputs: Tensor, *others: Any) -> Encoded:
         return super().forward(inputs - inputs.mean(0), *others)
@@ -288,6 +300,7 @@ class EndsWithThePaddingOfTexts(Writes):
         (Forgets, "test_stepping_equals_the_full_pass", (4,)),
         (Forgets, "test_its_stepper_goes_on_alike_and_keeps_records", ()),
         (KeepsTheWrongRecords, "test_its_stepper_goes_on_alike_and_keeps_records", ()),
+        (ForgetsInInt8, "test_in_int8_it_stays_near_if_it_says_so", ()),
         (SeesNeighbours, "test_each_record_of_a_ragged_batch_is_as_if_alone", ([5, 2, 4],)),
         (SeesNeighbours, "test_records_of_a_state_can_be_selected", ()),
         (ReadsPadding, "test_padding_changes_nothing", ()),

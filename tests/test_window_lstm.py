@@ -141,6 +141,12 @@ def test_without_a_text_it_says_so() -> None:
         model.finished(model.start(1), None)
 
 
+def test_it_has_no_products_in_int8() -> None:
+    model, text = encoder(), context([0])
+    with pytest.raises(UsageError, match="WindowLSTM has no products in int8: use bf16 or float32"):
+        model.stepper(model.start(1, text), text, int8=True)
+
+
 @pytest.mark.parametrize(("sizes", "named"), [((0, 4), "input_size"), ((3, 0), "writes texts"), ((3,), "writes texts")])
 def test_impossible_sizes_are_named(sizes: tuple[int, ...], named: str) -> None:
     with pytest.raises(UsageError, match=named):

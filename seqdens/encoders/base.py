@@ -11,6 +11,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from seqdens.errors import UsageError
+
 State = dict[str, Tensor]  # batch first, so that selecting records and saving are generic
 
 
@@ -61,7 +63,7 @@ class Encoder(nn.Module, ABC):
 
     One that `takes_text` is built with the number of characters that texts may hold as `context_size`, and is always
     given a `context`; every other one with 0, and never. `precisions` are those in which it can be stepped through:
-    "float32", "bf16" by autocast, "int8" where it heeds `devices.int8_is_on`.
+    "float32", "bf16" by autocast, "int8" by an argument of `stepper`, which no other encoder is ever given.
     """
 
     takes_text: ClassVar[bool] = False
@@ -80,11 +82,45 @@ class Encoder(nn.Module, ABC):
         gives the same numbers. What stands in the padding changes nothing before it.
         """
 
-    def stepper(self, state: State, context: Context | None = None) -> Stepper:
-        """What goes on from `state`, one step at a time and many times, without gradients."""
+    def stepper(self, state: State, context: Context | None = None, *, int8: bool = False) -> Stepper:
+        """Return what goes on from `state`, one step at a time and many times, without gradients.
+
+        An encoder that has "int8" in its `precisions` computes products in int8 if `int8` is true.
+        """
+        if int8:
+            raise UsageError(f"{type(self).__name__} has no products in int8: use bf16 or float32.")
         return Stepper(self, state, context)
 
     def finished(self, state: State, context: Context | None) -> Tensor:
         """(B,) bool: nothing is left to write. By default never."""
         first = next(iter(state.values()))
         return torch.zeros(len(first), dtype=torch.bool, device=first.device)
+
+
+def apply_encoder(
+    encoder: Encoder,
+    inputs: Tensor,
+    lengths: Tensor,
+    state: State,
+    context: Context | None = None,
+    *,
+    int8: bool = False,
+) -> Encoded:
+    """Return what the encoder makes of inputs (B, T, F_in), as its `forward` does; if `int8`, by steps in int8.
+
+    Raises `UsageError` if gradients are enabled for products in int8.
+    """
+    if not int8:
+        return encoder(inputs, lengths, state, context)
+    if torch.is_grad_enabled():
+        raise UsageError("products in int8 have no derivatives: use them within torch.no_grad().")
+    stepper, features = encoder.stepper(state, context, int8=True), []
+    for t, seen in enumerate(inputs.unbind(1)):
+        features.append(stepper(seen))
+        state = {name: _chosen(lengths > t, after, state[name]) for name, after in stepper.state.items()}
+    return Encoded(torch.stack(features, dim=1), state, {})
+
+
+def _chosen(records: Tensor, these: Tensor, others: Tensor) -> Tensor:
+    """`these` (B, ...) for the `records` (B,) that are true, and `others` for the rest."""
+    return torch.where(records.view(-1, *[1] * (these.dim() - 1)), these, others)

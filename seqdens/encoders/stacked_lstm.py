@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from seqdens.devices import int8_is_on
 from seqdens.encoders.base import Context, Encoded, Encoder, State, Stepper
 from seqdens.encoders.recurrence import Weights, peephole_lstm, stepping
 from seqdens.errors import UsageError
@@ -65,28 +64,6 @@ class StackedLSTM(Encoder):
         return {"hidden": weight.new_zeros(shape), "cell": weight.new_zeros(shape)}
 
     def forward(self, inputs: Tensor, lengths: Tensor, state: State, context: Context | None = None) -> Encoded:
-        forward = self._step_by_step if int8_is_on() else self._layer_by_layer
-        return forward(inputs, lengths, state)
-
-    def stepper(self, state: State, context: Context | None = None) -> Stepper:
-        if type(self) is StackedLSTM and is_plain(self, *self.layers):
-            return _Stepper(self, state)
-        return super().stepper(state, context)
-
-    def _step_by_step(self, inputs: Tensor, lengths: Tensor, state: State) -> Encoded:
-        if torch.is_grad_enabled():
-            raise UsageError("products in int8 have no derivatives: use them within torch.no_grad().")
-        if not is_plain(*self.layers):
-            raise UsageError("products in int8 pass by what was added to the encoder's layers: use bf16 or float32.")
-        stepper, features = _Stepper(self, state), []
-        for t, seen in enumerate(inputs.unbind(1)):
-            before = stepper.state
-            features.append(stepper(seen))
-            goes_on = (lengths > t)[:, None, None]
-            stepper.state = {name: torch.where(goes_on, after, before[name]) for name, after in stepper.state.items()}
-        return Encoded(torch.stack(features, dim=1), stepper.state, {})
-
-    def _layer_by_layer(self, inputs: Tensor, lengths: Tensor, state: State) -> Encoded:
         steps = below = inputs.transpose(0, 1)
         outputs, hiddens, cells = [], [], []
         for number, layer in enumerate(self.layers):
@@ -99,6 +76,13 @@ class StackedLSTM(Encoder):
         after = {"hidden": torch.stack(hiddens, dim=1), "cell": torch.stack(cells, dim=1)}
         return Encoded(torch.cat(outputs, dim=2), after, {})
 
+    def stepper(self, state: State, context: Context | None = None, *, int8: bool = False) -> Stepper:
+        if type(self) is StackedLSTM and is_plain(self, *self.layers):
+            return _Stepper(self, state, int8)
+        if int8:
+            raise UsageError("products in int8 pass by what was added to the encoder: use bf16 or float32.")
+        return super().stepper(state, context)
+
 
 def is_plain(*modules: nn.Module) -> bool:
     """Whether nothing was put between or in place of the layers, which a step of all of them would pass by."""
@@ -108,10 +92,10 @@ def is_plain(*modules: nn.Module) -> bool:
 
 
 class _Stepper(Stepper):
-    def __init__(self, encoder: StackedLSTM, state: State) -> None:
+    def __init__(self, encoder: StackedLSTM, state: State, int8: bool) -> None:
         super().__init__(encoder, state)
         weights = [layer.weights for layer in encoder.layers if isinstance(layer, PeepholeLSTM)]
-        self._step = stepping(weights, encoder.input_size, encoder.recurrence)
+        self._step = stepping(weights, encoder.input_size, encoder.recurrence, int8=int8)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         hidden, cell = self._step(inputs, self.state["hidden"], self.state["cell"])

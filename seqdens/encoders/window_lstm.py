@@ -114,11 +114,12 @@ class WindowLSTM(Encoder):
         extras = {"window": characters, "kappa": read.kappa.transpose(0, 1)}
         return Encoded(torch.cat(outputs, dim=2).transpose(0, 1), after, extras)
 
-    def stepper(self, state: State, context: Context | None = None) -> Stepper:
+    def stepper(self, state: State, context: Context | None = None, *, int8: bool = False) -> Stepper:
         if context is None:
             raise UsageError(NEEDS_TEXT)
-        if type(self) is not WindowLSTM or type(self.window) is not nn.Linear or not is_plain(self, *self.layers):
-            return super().stepper(state, context)
+        plain = type(self) is WindowLSTM and type(self.window) is nn.Linear and is_plain(self, *self.layers)
+        if int8 or not plain:
+            return super().stepper(state, context, int8=int8)
         layers = [layer.weights for layer in self._layers]
         width = layers[0].input_weight.shape[1] - self.alphabet_size
         text, window = characters_of(context, self.alphabet_size), (self.window.weight, self.window.bias)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seqdens.components import head
 from seqdens.datasets.base import STROKE_END, X, Y
-from seqdens.encoders.base import Context, Encoded, Encoder, State
+from seqdens.encoders.base import Context, Encoded, Encoder, State, apply_encoder
 from seqdens.model import takes_text
 from seqdens.registry import Component
 from seqdens.testing.components import ComponentContract, refused
@@ -254,6 +254,22 @@ class EncoderContract(ComponentContract):
         assert (encoded.features - expected).abs().max() <= 0.1 * expected.abs().max(), (
             f"{self.name}: features under autocast are others than without"
         )
+
+    def test_in_int8_it_stays_near_if_it_says_so(self) -> None:
+        encoder, inputs, lengths = self.build().float(), self.inputs(3, 6).float(), [6, 0, 3]
+        if "int8" not in encoder.precisions:
+            return
+        context = context_of(encoder, range(3))
+        with torch.no_grad():
+            expected = encode(encoder, inputs, lengths)
+            found = apply_encoder(encoder, inputs, torch.tensor(lengths), encoder.start(3, context), context, int8=True)
+            following = [encode(encoder, inputs, state=each.state).features for each in (found, expected)]
+        valid = torch.arange(6) < torch.tensor(lengths).unsqueeze(1)
+        pairs = {"features": [each.features[valid] for each in (found, expected)], "what follows": following}
+        for what, (rounded, exact) in pairs.items():
+            assert (rounded - exact).abs().max() <= 0.1 * exact.abs().max(), (
+                f"{self.name}: {what} by steps in int8 are others than in float32"
+            )
 
     def test_at_the_start_nothing_is_finished(self) -> None:
         encoder = self.build()

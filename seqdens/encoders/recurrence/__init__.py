@@ -14,7 +14,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from seqdens.devices import int8_is_on
 from seqdens.encoders.recurrence import compiled, cpu, operators, reference, window_cpu
 from seqdens.encoders.recurrence.compiled import check_shapes
 from seqdens.encoders.recurrence.quantised import Step, Weights
@@ -53,15 +52,15 @@ def peephole_lstm(
     return hidden, cells
 
 
-def stepping(layers: Sequence[Weights], width: int, implementation: str = "auto") -> Step:
+def stepping(layers: Sequence[Weights], width: int, implementation: str = "auto", *, int8: bool = False) -> Step:
     """A function of inputs (B, F), hidden and cell states (B, L, H) to those states after a step of all L layers.
 
     Each layer after the first sees the inputs, F = `width`, and after them the hidden states of the one below. Nothing
-    is differentiated. Products are as in `peephole_lstm`, and int8 within `devices.Int8Products`; which, is settled
-    here, and so are the weights. Raises `UsageError` where the implementation asked for cannot do this here.
+    is differentiated. Products are in int8 if `int8`, else as in `peephole_lstm`; that is settled here, and so are the
+    weights. Raises `UsageError` if the implementation asked for cannot do this here.
     """
     weight = layers[0].recurrent_weight
-    dtype = torch.int8 if int8_is_on() else product_dtype(weight)
+    dtype = torch.int8 if int8 else product_dtype(weight)
     for at, weights in enumerate(layers):
         _check_layer(weights, width + weight.shape[1] * (at > 0))
     name = choose(implementation, weight.device.type, weight.dtype, dtype)
