@@ -57,7 +57,8 @@ class MixtureBernoulli(Distribution):
 
         Raises `DataError` for NaN in the targets (B, T, D).
         """
-        self._refuse_missing(targets)
+        if not torch.compiler.is_compiling():  # a compiled graph cannot raise, and a missing value makes the loss NaN
+            self._refuse_missing(targets)
         terms = {REAL: self._log_mixture(self._real(targets))}
         points = zip(self.columns, targets.unbind(-1), strict=True)
         binary = [(column.name, value) for column, value in points if column.kind == "binary"]
