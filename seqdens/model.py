@@ -161,7 +161,7 @@ class SequenceModel(nn.Module):
     def encoded(self, batch: Batch, *, int8: bool = False) -> Encoded:
         """Return what the encoder makes, before each point of `batch`, of those before it; `int8` as in `predict`."""
         context, lengths = self.context(batch), batch.lengths
-        start = self.encoder.start(len(lengths), context)
+        start = self.encoder.start(lengths.shape[0], context)
         return self._encode(self._seen(batch.points), lengths, start, context, int8)
 
     def pieces(self, batch: Batch, steps: int) -> Iterator[Loss]:
@@ -171,7 +171,7 @@ class SequenceModel(nn.Module):
         Once a piece is differentiated, nothing but that state is left of it in memory.
         """
         context = self.context(batch)
-        state = self.encoder.start(len(batch.lengths), context)
+        state = self.encoder.start(batch.lengths.shape[0], context)
         along = (self._seen(batch.points), self.normalise(batch.points), batch.valid)
         for seen, targets, valid in zip(*(each.split(steps, dim=1) for each in along), strict=True):
             loss, state = self._piece(seen, targets, valid, state, context)

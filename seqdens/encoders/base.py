@@ -43,7 +43,7 @@ class Stepper:
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
         """Features (B, F) of the next step, whose inputs are (B, F_in)."""
-        lengths = torch.ones(len(inputs), dtype=torch.long, device=inputs.device)
+        lengths = torch.ones(inputs.shape[0], dtype=torch.long, device=inputs.device)
         features, self.state, _ = self.encoder(inputs.unsqueeze(1), lengths, self.state, self.context)
         return features.squeeze(1)
 
@@ -94,7 +94,7 @@ class Encoder(nn.Module, ABC):
     def finished(self, state: State, context: Context | None) -> Tensor:
         """(B,) bool: nothing is left to write. By default never."""
         first = next(iter(state.values()))
-        return torch.zeros(len(first), dtype=torch.bool, device=first.device)
+        return torch.zeros(first.shape[0], dtype=torch.bool, device=first.device)
 
 
 def apply_encoder(

@@ -132,8 +132,8 @@ class PeepholeLSTM(nn.Module):
 
 def last_states(states: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
     """The states (T, B, H) after `lengths` (B,) steps; the initial one (B, H) after none."""
-    if len(states) == 1:
+    if states.shape[0] == 1:
         last = states[0]
     else:
-        last = states[(lengths - 1).clamp(min=0), torch.arange(len(lengths), device=lengths.device)]
+        last = states[(lengths - 1).clamp(min=0), torch.arange(lengths.shape[0], device=lengths.device)]
     return torch.where((lengths > 0).unsqueeze(1), last, initial)

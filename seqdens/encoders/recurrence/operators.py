@@ -96,7 +96,7 @@ def _(*given: Any) -> tuple[Tensor, ...]:
     inputs, weight, h0, w0, kappa0, characters = given[0], given[2], given[7], *given[9:12]
     dtype, implementation = given[-2:]
     hidden, cells, activations = _states(inputs, h0, weight.dtype, dtype, implementation)
-    steps, batch, components = len(inputs), len(h0), kappa0.shape[1]
+    steps, batch, components = inputs.shape[0], h0.shape[0], kappa0.shape[1]
     moves = (3 * components,) if implementation == "reference" else (window_cpu.moves_of(components),)
     sizes = w0.shape[1:], kappa0.shape[1:], characters.shape[1:]
     return hidden, cells, *(cells.new_empty(steps, batch, *size) for size in sizes), activations, cells.new_empty(
