@@ -1,6 +1,7 @@
 """The mixture's log-density in C++, held to the ordinary operations of `gmm_bernoulli`."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from seqdens.datasets.base import SEQUENCE_END, STROKE_END, Column, X, Y
 from seqdens.errors import UsageError
 from seqdens.heads import fused
 from seqdens.heads.gmm_bernoulli import GMMBernoulli, MixtureBernoulli
-
 
 HELD = [HealthCheck.function_scoped_fixture]  # the level stays what it is for all examples
 
@@ -185,8 +185,12 @@ def test_where_draws_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not fused.can_draw(features, sizes)
 
 
+def refuse(*_: object) -> Sequence[str]:
+    raise native.Unavailable("seqdens was installed without its compiled part.")
+
+
 def test_without_the_library_ordinary_operations_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_attempt", lambda: "it is not there.")
+    monkeypatch.setattr(native, "_levels", refuse)
     x, parts = random(2, 3, 2), split(random(2, 3, 30))
     assert not fused.possible(x, *parts)
     torch.testing.assert_close(distribution(*parts).terms(x)["real"], reference(x, *parts), rtol=0, atol=0)

@@ -1,7 +1,5 @@
 """The compiled library: which levels there are and which is used, and what is said if there is none."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +13,9 @@ from seqdens.native import LEVELS, PRODUCTS, Unavailable
 @pytest.fixture(autouse=True)
 def _found_out_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(native.VARIABLE, raising=False)
-    native._attempt.cache_clear()
+    native.forget()
     yield
-    native._attempt.cache_clear()
+    native.forget()
 
 
 def test_every_level_is_for_some_products_and_the_other_way_round() -> None:
@@ -55,7 +53,9 @@ def test_an_empty_limit_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_library_the_reason_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(native, "__path__", [str(tmp_path)])
-    with pytest.raises(Unavailable, match=r"without its compiled part; install a C\+\+ compiler \(g\+\+\), then seqdens"):
+    with pytest.raises(
+        Unavailable, match=r"without its compiled part; install a C\+\+ compiler \(g\+\+\), then seqdens"
+    ):
         native.level("float32")
     assert native.describe().startswith("plain torch: seqdens was installed without")
 
@@ -74,10 +74,3 @@ def test_without_openmp_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(native.ctypes, "CDLL", refuse)
     with pytest.raises(Unavailable, match="there is no OpenMP runtime beside torch or on this system"):
         native.library()
-
-
-def test_levels_share_no_code() -> None:
-    """The linker would take one level's copy of a shared function for all, which other processors cannot run."""
-    if not (shutil.which("cmake") and shutil.which("ninja") and shutil.which("nm")):
-        pytest.skip("there is no cmake, ninja or nm")
-    native.library()

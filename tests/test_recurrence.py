@@ -1,7 +1,6 @@
 """The LSTM layer: its equations, held to ordinary operations, and every implementation, held to these."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -412,8 +411,12 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         choose("cpus", "cpu", single, single)
 
 
+def refuse(*_: object) -> Sequence[str]:
+    raise native.Unavailable("seqdens was installed without its compiled part.")
+
+
 def test_without_the_library_it_is_said_once_and_the_reference_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_attempt", lambda: "seqdens was installed without its compiled part.")
+    monkeypatch.setattr(native, "_levels", refuse)
     recurrence._warn.cache_clear()
     with pytest.warns(UserWarning, match="runs as plain torch operations, which is slower: seqdens was installed with"):
         assert choose("auto", "cpu", torch.float32, torch.float32) == "reference"

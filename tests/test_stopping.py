@@ -20,9 +20,6 @@ import seqdens
 from seqdens import SequenceModel, components, interrupts
 from seqdens.cli import cli, main
 from seqdens.datasets.base import Source
-from seqdens.encoders.recurrence import cpu
-from seqdens.heads import fused
-from seqdens.native import _attempt
 from seqdens.training import checkpoints, trainer
 from seqdens.training.run_folder import Run
 
@@ -42,15 +39,6 @@ PHASES = {
     "saving": (checkpoints, "random_state"),
     "sampling": (SequenceModel, "sample"),
 }
-COMPILER = """#!/bin/sh
-[ "$1" = --version ] && exit
-echo begun >> log
-: > "$TMPDIR/made by the compiler"
-: > there
-sleep 0.3
-echo ended >> log
-exit 1
-"""
 
 
 class Slow(seqdens.Dataset):
@@ -169,28 +157,6 @@ def test_what_a_launcher_sends_and_passes_on_is_one() -> None:
         send(process, signal.SIGTERM)
         assert_stopped(process, signal.SIGTERM, "", AGAIN)
     assert saved_step() == 1
-
-
-def test_a_compiler_finishes_before_a_run_is_stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = here / "compiler"
-    compiler.write_text(COMPILER)
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "xdg"))
-
-    def anew() -> None:
-        warnings.simplefilter("ignore")
-        _attempt.cache_clear()
-        for library in (cpu._library, fused._library):
-            library.cache_clear()
-
-    with started(*RUN, first=anew) as process:
-        os.killpg(process.pid or 0, signal.SIGINT)  # as a terminal does
-        assert_stopped(process, signal.SIGINT, "", AGAIN)
-    said = Path("log").read_text().split()
-    assert said.count("begun") == said.count("ended") >= 1
-    assert saved_step() == 1
-    assert not [path for path in Path("xdg").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("command", [("prepare", "slow"), ("run", "handwriting", "--dataset", "slow", "--out", "out")])

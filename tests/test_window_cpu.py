@@ -13,7 +13,6 @@ from seqdens.encoders import recurrence
 from seqdens.encoders.base import Context, Stepper
 from seqdens.encoders.recurrence import Read, compiled
 from seqdens.encoders.window_lstm import WindowLSTM, _Stepper
-from seqdens.errors import UsageError
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # of the norm of a result in float64
 PRECISIONS = [torch.float32, torch.bfloat16]

@@ -91,7 +91,9 @@ def _level_or_none(products: str) -> str:
 def _limit() -> str:
     limit = os.environ.get(VARIABLE) or LEVELS[-1]
     if limit not in LEVELS:
-        raise SeqdensError(f"{VARIABLE} is {limit!r}, but must be one of {', '.join(LEVELS)}, or empty for the fastest.")
+        raise SeqdensError(
+            f"{VARIABLE} is {limit!r}, but must be one of {', '.join(LEVELS)}, or empty for the fastest."
+        )
     return limit
 
 
@@ -117,14 +119,26 @@ def _attempt() -> ctypes.CDLL | str:
     return loaded
 
 
+def forget() -> None:
+    """Find everything out again when it is next asked for: for tests."""
+    for found_once in (_attempt, _levels, _function):
+        found_once.cache_clear()
+
+
 def _load_openmp() -> None:
     """Make the symbols of torch's OpenMP runtime known: with a second one, two pools of threads would compete.
 
     Raises `OSError` if there is no runtime.
     """
     torch = find_spec("torch")
-    folders = [Path(torch.origin).parent / "lib", Path(torch.origin).parents[1] / "torch.libs"] if torch and torch.origin else []
-    own = [str(path) for folder in folders for name in ("libgomp*", "libiomp5*", "libomp*") for path in folder.glob(name)]
+    folders = (
+        [Path(torch.origin).parent / "lib", Path(torch.origin).parents[1] / "torch.libs"]
+        if torch and torch.origin
+        else []
+    )
+    own = [
+        str(path) for folder in folders for name in ("libgomp*", "libiomp5*", "libomp*") for path in folder.glob(name)
+    ]
     for candidate in (*own, "libgomp.so.1", "libomp.so", "libomp.dylib"):
         try:
             ctypes.CDLL(candidate, ctypes.RTLD_GLOBAL)

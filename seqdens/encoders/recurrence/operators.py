@@ -99,8 +99,12 @@ def _(*given: Any) -> tuple[Tensor, ...]:
     steps, batch, components = inputs.shape[0], h0.shape[0], kappa0.shape[1]
     moves = (3 * components,) if implementation == "reference" else (window_cpu.moves_of(components),)
     sizes = w0.shape[1:], kappa0.shape[1:], characters.shape[1:]
-    return hidden, cells, *(cells.new_empty(steps, batch, *size) for size in sizes), activations, cells.new_empty(
-        steps, batch, *moves
+    return (
+        hidden,
+        cells,
+        *(cells.new_empty(steps, batch, *size) for size in sizes),
+        activations,
+        cells.new_empty(steps, batch, *moves),
     )
 
 
