@@ -103,8 +103,8 @@ class SequenceModel(nn.Module):
             data.columns,
             encoder,
             head,
-            mean=like.mean if like else data.mean.tolist(),
-            std=like.std if like else data.std.tolist(),
+            mean=like.mean if like is not None else data.mean.tolist(),
+            std=like.std if like is not None else data.std.tolist(),
             alphabet=data.alphabet,
             origin=origin,
         )
@@ -386,6 +386,20 @@ class _Described(msgspec.Struct):
     origin: dict[str, str | bool]
     encoder: dict[str, Any]
     head: dict[str, Any]
+
+
+def plain(model: SequenceModel) -> SequenceModel:
+    """Return the model that `torch.compile` wrapped, or the model itself if it is not wrapped.
+
+    Raises `UsageError` if neither is a `SequenceModel`.
+    """
+    if isinstance(model, SequenceModel):
+        return model
+    wrapped = getattr(model, "_orig_mod", None)
+    if wrapped is None:
+        given = type(model).__name__
+        raise UsageError(f"the model is a {given}, but must be a SequenceModel, or torch.compile of one: give that.")
+    return plain(wrapped)
 
 
 def takes_text(encoder: Component) -> bool:

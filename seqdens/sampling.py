@@ -165,7 +165,8 @@ def check_precision(model: SequenceModel, precision: str) -> None:
 @contextmanager
 def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Evaluation mode of all these modules within the block; afterwards each is in the mode it was in."""
-    modes = [own for own in map(vars, modules) if own["training"]]  # to set attributes of modules takes much longer
+    # to set attributes of modules takes much longer; what torch.compile wraps around a model has no mode of its own
+    modes = [own for own in map(vars, modules) if own.get("training")]
     for own in modes:
         own["training"] = False
     try:

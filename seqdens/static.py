@@ -61,7 +61,7 @@ def static_gaussian(data: Prepared, *, like: SequenceModel | None = None) -> Seq
             f"the real columns of {data.provenance.dataset} have no Gaussian density over the training split: "
             "one is constant, is always missing, or follows from the others."
         )
-    shift, scale = (np.array(like.mean), np.array(like.std)) if like else (data.mean, data.std)
+    shift, scale = (np.array(like.mean), np.array(like.std)) if like is not None else (data.mean, data.std)
     mean, covariance = (
         (mean * data.std + data.mean - shift) / scale,
         covariance * np.outer(data.std / scale, data.std / scale),

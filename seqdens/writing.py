@@ -114,7 +114,7 @@ def write(
     """
     if not isinstance(text, str):
         raise UsageError(f"the text to write is {text!r}, but must be a str, its lines separated by line breaks.")
-    if not isinstance(model, SequenceModel):
+    if model is None or isinstance(model, str | Path):
         model = SequenceModel.load(model) if model else shipped()
     check_writes(model)
     check_arguments(count=1, steps=1, bias=bias, seed=seed)

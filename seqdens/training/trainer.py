@@ -29,7 +29,7 @@ from seqdens.devices import autocast, choose_device, flushing_denormals
 from seqdens.errors import DataError, UsageError
 from seqdens.evaluation import Likelihood, evaluate
 from seqdens.interrupts import STOPS, Interrupt, interruptible
-from seqdens.model import Loss, SequenceModel
+from seqdens.model import Loss, SequenceModel, plain
 from seqdens.optim import make_optimiser
 from seqdens.registry import check_options, options_of
 from seqdens.sampling import LARGEST_SEED
@@ -112,6 +112,7 @@ class Trainer:
     ) -> list[Metrics]:
         """Train, and leave the best weights (by validation loss) in `model`; returns the metrics of each epoch.
 
+        A model that `torch.compile` compiled is trained in its compiled form, and saved as a plain model is.
         With a `run`, its folder gets weights, metrics and a state from which `resume` goes on bit for bit; one that
         another process uses, or that has a state without `resume`, raises `UsageError`. Losses are nats per point and
         per record, in normalised units. Ctrl-C or SIGTERM saves, then raises `KeyboardInterrupt` (of SIGTERM one that
@@ -146,11 +147,12 @@ class _Fit:
         self, trainer: Trainer, model: SequenceModel, data: Prepared, run: Run | None, events: Events | None
     ) -> None:
         data.check_trainable()
-        model.check_data(data)
+        self.given, self.model = model, plain(model)  # the first is called, compiled or not; the second is saved
+        self.model.check_data(data)
         self.options, self.data = trainer, data
         self.run, self.events = (run, events) if distributed.rank() == 0 else (None, None)
-        self.model = model.to(trainer.device)
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.model.to(trainer.device)
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser: Optimizer = make_optimiser(trainer.optimiser, self.parameters, trainer.learning_rate)
         self.progress = Progress()
         self.batch_size = trainer.batch_size * distributed.size()
@@ -305,7 +307,7 @@ class _Fit:
 
     def _backward(self, batch: Batch) -> float:
         """The nats of the batch, whose gradients are added to those that are there."""
-        pieces = self.model.pieces(batch, self.options.truncate) if self.options.truncate else map(self.model, [batch])
+        pieces = self.model.pieces(batch, self.options.truncate) if self.options.truncate else map(self.given, [batch])
         total = 0.0
         while (nats := self._nats(pieces)) is not None:
             nats.backward()
@@ -389,7 +391,7 @@ class _Fit:
         batches = evaluation_batches(self.data, share, self.options.batch_size, self.model.characters)
         until_asked = takewhile(lambda batch: not interrupt, batches)
         with autocast(self.options.device, self.options.precision):
-            return _sum(distributed.exchange(lambda: evaluate(self.model, until_asked)))
+            return _sum(distributed.exchange(lambda: evaluate(self.given, until_asked)))
 
     def _finish_epoch(self, validation: Likelihood | None) -> None:
         progress = self.progress
