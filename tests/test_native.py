@@ -30,13 +30,16 @@ def test_a_level_that_is_held_to_is_used() -> None:
 
 
 @pytest.mark.parametrize("limit", LEVELS)
-def test_no_level_beyond_the_limit_is_used(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("products", PRODUCTS)
+def test_no_level_beyond_the_limit_is_used(products: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = [*native.levels(products)]
     monkeypatch.setenv(native.VARIABLE, limit)
-    for products in PRODUCTS:
-        try:
-            assert all(LEVELS.index(level) <= LEVELS.index(limit) for level in native.levels(products))
-        except Unavailable as error:
-            assert f"for products in {products}" in str(error)
+    allowed = [level for level in here if LEVELS.index(level) <= LEVELS.index(limit)]
+    if allowed:
+        assert [*native.levels(products)] == allowed
+        return
+    with pytest.raises(Unavailable, match=f"for products in {products}"):
+        native.levels(products)
 
 
 def test_a_limit_that_is_no_level_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

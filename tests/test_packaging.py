@@ -1,5 +1,6 @@
 """The sdist, the wheel built from it, and the version that both carry."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ from seqdens.version import __version__
 ROOT = Path(__file__).parents[1]
 WORDS = {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"}
 FOLDERS = {name for name in ("seqdens", "tests", "docs", "plugins") if (ROOT / name).is_dir()}
-SETTINGS = {"pyproject.toml", "MANIFEST.in", "conftest.py"}
+SETTINGS = {"pyproject.toml", "conftest.py"}
+BUILT_FROM = {".cpp", ".h"}
 
 NAME = f"seqdens-{__version__}"
 
@@ -45,7 +47,8 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(built: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(built / f"{NAME}-py3-none-any.whl")
+    (path,) = built.glob(f"{NAME}-py3-none-*.whl")
+    return zipfile.ZipFile(path)
 
 
 @pytest.fixture
@@ -63,15 +66,29 @@ def test_the_wheel_holds_the_package_and_nothing_else(
     wheel: zipfile.ZipFile, files: Callable[[Iterable[str]], set[str]]
 ) -> None:
     held = {name for name in wheel.namelist() if not name.startswith(f"{NAME}.dist-info/")}
-    assert held == files(["seqdens"])
+    sources = {name for name in files(["seqdens"]) if Path(name).suffix in BUILT_FROM or "CMake" in name}
+    assert held == (files(["seqdens"]) - sources) | {"seqdens/native/libseqdens.so"}
     assert "seqdens/py.typed" in held
+
+
+def test_the_wheel_is_of_this_platform_and_of_every_python(wheel: zipfile.ZipFile) -> None:
+    tags = message_from_bytes(wheel.read(f"{NAME}.dist-info/WHEEL"))
+    assert tags.get_all("Tag") == [Path(str(wheel.filename)).stem.removeprefix(f"{NAME}-")]
+    assert "-none-any" not in tags["Tag"]
+
+
+def test_without_a_compiler_the_wheel_has_no_library(source: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"CXX": "no-compiler"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(tmp_path / f"{NAME}-py3-none-any.whl") as wheel:
+        assert not [name for name in wheel.namelist() if name.endswith((".so", ".cpp"))]
 
 
 def test_the_sdist_holds_all_sources(built: Path, files: Callable[[Iterable[str]], set[str]]) -> None:
     with tarfile.open(built / f"{NAME}.tar.gz") as archive:
         held = {member.name.removeprefix(f"{NAME}/") for member in archive if member.isfile()}
-    generated = {name for name in held if name.startswith("seqdens.egg-info/")} | {"PKG-INFO", "setup.cfg"}
-    assert held - generated == files(FOLDERS) | WORDS | SETTINGS
+    assert held - {"PKG-INFO"} == files(FOLDERS) | WORDS | SETTINGS
 
 
 def test_the_metadata_names_version_licence_and_command(wheel: zipfile.ZipFile) -> None:

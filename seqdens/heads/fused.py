@@ -18,7 +18,7 @@ from seqdens import native
 from seqdens.datasets.base import Column
 
 SIZE, POINTER = ctypes.c_long, ctypes.c_void_p
-SIGNATURES = {
+SIGNATURES: native.Signatures = {
     "mixture": [SIZE] * 2 + [POINTER] * 6,
     "draw": [SIZE] * 3 + [POINTER] * 3 + [ctypes.c_double, POINTER],
 }

@@ -23,6 +23,7 @@ PRODUCTS = {  # the levels that have them, the fastest first
     "int8": ("amx", "avx512_vnni", "avx_vnni", "neon_dot"),
 }
 LEVELS = ("generic", "neon", "neon_dot", "avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx")
+Signatures = dict[str, Sequence[type[Any]]]
 VARIABLE = "SEQDENS_LEVEL"  # of the environment: no level after this one of LEVELS is used
 
 
@@ -131,14 +132,10 @@ def _load_openmp() -> None:
     Raises `OSError` if there is no runtime.
     """
     torch = find_spec("torch")
-    folders = (
-        [Path(torch.origin).parent / "lib", Path(torch.origin).parents[1] / "torch.libs"]
-        if torch and torch.origin
-        else []
-    )
-    own = [
-        str(path) for folder in folders for name in ("libgomp*", "libiomp5*", "libomp*") for path in folder.glob(name)
-    ]
+    package = Path(torch.origin).parent if torch and torch.origin else Path()
+    folders = package / "lib", package.parent / "torch.libs"
+    names = "libgomp*", "libiomp5*", "libomp*"
+    own = [str(path) for folder in folders for name in names for path in folder.glob(name)]
     for candidate in (*own, "libgomp.so.1", "libomp.so", "libomp.dylib"):
         try:
             ctypes.CDLL(candidate, ctypes.RTLD_GLOBAL)

@@ -16,7 +16,7 @@ from seqdens.encoders.recurrence import compiled
 from seqdens.encoders.recurrence.compiled import NUMBER, POINTER, PRODUCTS, SIZE, Layer, call, check_shapes
 from seqdens.encoders.recurrence.quantised import Step, Weights
 
-SIGNATURES = {
+SIGNATURES: native.Signatures = {
     "forward": [SIZE] * 3 + [POINTER] * 7,
     "backward": [SIZE] * 3 + [POINTER] * 8 + [NUMBER] + [POINTER] * 5,
     "step": [SIZE] * 4 + [POINTER] * 6,

@@ -45,9 +45,9 @@ def _(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
 )
 def peephole_lstm_backward(*given: Any) -> tuple[Tensor, ...]:
     """Return the derivatives of the tensors that `peephole_lstm` is given; those of the inputs empty unless wanted."""
-    *given, clip, dtype, implementation, wants_inputs = given
-    with _full_precision(given[2]):
-        return _LSTM[implementation].backward(*given, clip, dtype, wants_inputs)
+    *tensors, clip, dtype, implementation, wants_inputs = given
+    with _full_precision(tensors[2]):
+        return _LSTM[implementation].backward(*tensors, clip, dtype, wants_inputs)
 
 
 @peephole_lstm_backward.register_fake
@@ -119,9 +119,9 @@ def _(*given: Any) -> tuple[Tensor, ...]:
 )
 def window_lstm_backward(*given: Any) -> tuple[Tensor, ...]:
     """Return the derivatives of the tensors that `window_lstm` is given; those of the inputs empty unless wanted."""
-    *given, clip, window_clip, dtype, implementation, wants_inputs = given
+    *tensors, dtype, implementation, wants_inputs = given  # the limits are the last of them
     with _full_precision(given[4]):
-        return _WINDOW[implementation].backward(*given, clip, window_clip, dtype, wants_inputs)
+        return _WINDOW[implementation].backward(*tensors, dtype, wants_inputs)
 
 
 @window_lstm_backward.register_fake

@@ -19,7 +19,7 @@ from seqdens.encoders.recurrence import compiled
 from seqdens.encoders.recurrence.compiled import LANES, NUMBER, POINTER, PRODUCTS, SIZE, Layer, call, check_shapes
 from seqdens.encoders.recurrence.quantised import Weights
 
-SIGNATURES = {
+SIGNATURES: native.Signatures = {
     "window_forward": [SIZE] * 3 + [POINTER] * 14,
     "window_backward": [SIZE] * 3 + [POINTER] * 8 + [NUMBER] + [POINTER] * 10 + [NUMBER] + [POINTER] * 3,
     "window_step": [SIZE] * 4 + [POINTER] * 12,
