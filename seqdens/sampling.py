@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -15,17 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from seqdens.devices import autocast
-from seqdens.encoders.base import apply_encoder
+from seqdens.encoders.base import Encoder, Stepper, apply_encoder
 from seqdens.errors import UsageError
 
 if TYPE_CHECKING:
-    from seqdens.encoders.base import Context, State, Stepper
+    from seqdens.encoders.base import Context, State
     from seqdens.model import SequenceModel
 
 Precision = Literal["float32", "bf16", "int8"]
 
 LARGEST_SEED = 2**63 - 1
 LEAVING = 1 / 8  # of a batch: when so many of its records have ended, they leave it
+AT_ONCE = 16  # points drawn ahead of whoever takes them one at a time
 LARGEST_BIAS = 1e6  # far beyond the last effect, and well before logits overflow
 
 
@@ -48,25 +50,27 @@ def draw_points(
         state, seen = _start(model, count, primer, context, int8)
         stepper = model.encoder.stepper(state, context, int8=True) if int8 else model.encoder.stepper(state, context)
     points = _points(model, stepper, steps, bias, noise, seen, products)
+    block = 1
     while True:
         with evaluating(modules):  # not while another has the turn, who may be training
-            drawn = next(points, None)
-        if drawn is None:
+            drawn = [*islice(points, block)]
+        yield from drawn
+        if len(drawn) < block:
             return
-        yield drawn
+        block = min(2 * block, AT_ONCE)  # the first point soon, and then few changes of modes
 
 
 def _start(
     model: SequenceModel, count: int, primer: Tensor | None, context: Context | None, int8: bool
 ) -> tuple[State, Tensor]:
-    """The state before the first point that is drawn, and the input (B, 1, F) of that step."""
+    """The state before the first point that is drawn, and the input (B, F) of that step."""
     state, seen = model.encoder.start(count, context), model.shift.new_zeros(count, 1, model.input_size)
     if primer is None:
-        return state, seen
+        return state, seen[:, 0]
     read = model.inputs(model.normalise(primer)).expand(count, -1, -1)
     history = torch.cat([seen, read[:, :-1]], dim=1)
     lengths = torch.full((count,), history.shape[1], device=model.device)
-    return apply_encoder(model.encoder, history, lengths, state, context, int8=int8).state, read[:, -1:]
+    return apply_encoder(model.encoder, history, lengths, state, context, int8=int8).state, read[:, -1]
 
 
 def _points(
@@ -82,22 +86,26 @@ def _points(
 
     The encoder runs within `products`, the head in full precision: to cast its weights takes longer than it does.
     """
-    head, shift, scale = model.head, model.shift, model.scale
+    shift, scale = model.shift, model.scale
     ends = [i for i, column in enumerate(model.columns) if column.role == "sequence_end"]
     count = len(seen)
     records, ended, over = np.arange(count), np.zeros(count, bool), 0  # of the batch; how many have ended
+    never_finishes = _is(model.encoder.finished, Encoder.finished) and _is(stepper.finished, Stepper.finished)
     full_precision = autocast(model.device, "float32")
+    with full_precision:
+        draw = model.head.drawer(bias)
     for _ in range(steps):
         with products:
-            features = stepper(seen[:, 0])
+            features = stepper(seen)
         with full_precision:
-            point = head.sample(features.unsqueeze(1).to(shift.dtype), noise.draw(), bias)
-        drawn = torch.addcmul(shift, point[:, 0], scale).cpu().numpy()
+            point = draw(features.to(shift.dtype), noise.draw()[:, 0])
+        drawn = torch.addcmul(shift, point, scale).cpu().numpy()
         if over:
             drawn[ended] = np.nan
         if ends:
             ended |= (drawn[:, ends] > 0.5).any(axis=1)
-        ended |= stepper.finished().cpu().numpy()
+        if not never_finishes:
+            ended |= stepper.finished().cpu().numpy()
         yield drawn if len(records) == count else _spread(drawn, records, count)
         over = int(np.count_nonzero(ended))
         if over == len(records):
@@ -109,6 +117,11 @@ def _points(
             seen = seen.index_select(0, left)
             noise.keep(left)
             records, ended, over = records[~ended], np.zeros(len(left), bool), 0
+
+
+def _is(method: object, function: object) -> bool:
+    """Return whether a bound method is that function."""
+    return getattr(method, "__func__", None) is function
 
 
 def _spread(points: np.ndarray, records: np.ndarray, count: int) -> np.ndarray:

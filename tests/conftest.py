@@ -14,28 +14,41 @@ from seqdens import native
 SITE = Path(__file__).parent / "fixtures" / "site"
 
 
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Call with a level to have no faster one used."""
+
+    def held(limit: str) -> None:
+        monkeypatch.setenv(native.VARIABLE, limit)
+        native.forget()
+
+    yield held
+    monkeypatch.undo()
+    native.forget()
+
+
 @pytest.fixture(params=native.LEVELS)
-def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def level(request: pytest.FixtureRequest, hold: Callable[[str], None]) -> str:
     """Hold the compiled library to each level that has products of the test's `dtype`, float32 if it has none."""
-    hold(request, monkeypatch)
+    hold(request.param)
+    skip_if_not_here(request)
     return str(request.param)
 
 
 @pytest.fixture(params=["reference", *native.LEVELS])
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def implementation(request: pytest.FixtureRequest, hold: Callable[[str], None]) -> str:
     """Each implementation of the recurrence, the compiled one held to each level as by `level`."""
     if request.param == "reference":
         return "reference"
-    hold(request, monkeypatch)
+    hold(request.param)
+    skip_if_not_here(request)
     return "cpu"
 
 
-def hold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def skip_if_not_here(request: pytest.FixtureRequest) -> None:
     """Skip the test if this processor cannot run the level that is its parameter."""
-    products = products_of(request.node)
-    monkeypatch.setenv(native.VARIABLE, request.param)
     try:
-        found = native.level(products)
+        found = native.level(products_of(request.node))
     except native.Unavailable as error:
         pytest.skip(str(error))
     if found != request.param:

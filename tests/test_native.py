@@ -1,6 +1,6 @@
 """The compiled library: which levels there are and which is used, and what is said if there is none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,9 @@ def test_a_level_that_is_held_to_is_used() -> None:
 
 @pytest.mark.parametrize("limit", LEVELS)
 @pytest.mark.parametrize("products", PRODUCTS)
-def test_no_level_beyond_the_limit_is_used(products: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_level_beyond_the_limit_is_used(products: str, limit: str, hold: Callable[[str], None]) -> None:
     here = [*native.levels(products)]
-    monkeypatch.setenv(native.VARIABLE, limit)
+    hold(limit)
     allowed = [level for level in here if LEVELS.index(level) <= LEVELS.index(limit)]
     if allowed:
         assert [*native.levels(products)] == allowed
@@ -42,15 +42,15 @@ def test_no_level_beyond_the_limit_is_used(products: str, limit: str, monkeypatc
         native.levels(products)
 
 
-def test_a_limit_that_is_no_level_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(native.VARIABLE, "avx3")
+def test_a_limit_that_is_no_level_is_one_sentence(hold: Callable[[str], None]) -> None:
+    hold("avx3")
     with pytest.raises(SeqdensError, match=r"^SEQDENS_LEVEL is 'avx3', but must be one of generic, neon, .*, or empty"):
         native.level("float32")
 
 
-def test_an_empty_limit_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_limit_is_none(hold: Callable[[str], None]) -> None:
     wanted = native.level("float32")
-    monkeypatch.setenv(native.VARIABLE, "")
+    hold("")
     assert native.level("float32") == wanted
 
 

@@ -426,9 +426,8 @@ def test_without_the_library_it_is_said_once_and_the_reference_is_taken(monkeypa
     recurrence._warn.cache_clear()
 
 
-def test_without_a_level_for_bf16_it_is_the_reference_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    native.library()
-    monkeypatch.setenv(native.VARIABLE, "generic")
+def test_without_a_level_for_bf16_it_is_the_reference_s(hold: Callable[[str], None]) -> None:
+    hold("generic")
     recurrence._warn.cache_clear()
     with pytest.warns(UserWarning, match="none of amx, avx512_bf16 for products in bf16, and SEQDENS_LEVEL is 'generi"):
         assert choose("auto", "cpu", torch.float32, torch.bfloat16) == "reference"

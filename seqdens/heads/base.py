@@ -6,7 +6,7 @@ B sequences, T steps, F features, D columns of a point.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -69,3 +69,10 @@ class Head(nn.Module, ABC):
     def sample(self, features: Tensor, noise: Tensor, bias: float = 0.0) -> Tensor:
         """Draws (B, T, D) of the distributions for features (B, T, F), of uniform noise (B, T, noise_size)."""
         return self(features).sample(noise, bias)
+
+    def drawer(self, bias: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a function of features (B, F) and noise (B, noise_size) to draws (B, D), as of `sample`.
+
+        It is for many steps: what can be done once for all of them is done here. Later changes of the weights need not be seen.
+        """
+        return lambda features, noise: self.sample(features.unsqueeze(1), noise.unsqueeze(1), bias).squeeze(1)

@@ -12,7 +12,7 @@ normals u to standardised columns z, and its inverse back: 1 - rho^2, which canc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -227,6 +227,16 @@ class GMMBernoulli(Head):
         if self.sigma_floor or not fits or not fused.can_draw(features, self.sizes):
             return super().sample(features, noise, bias)
         return fused.draw(self.output(features), self.sizes, self.columns, noise, bias)
+
+    def drawer(self, bias: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+        """As of `Head.drawer`; the projection and a draw in one pass if that is possible, looked at once."""
+        hooks = any(each._forward_hooks or each._forward_pre_hooks for each in (self, self.output))
+        plain = type(self) is GMMBernoulli and type(self.output) is nn.Linear and not hooks
+        weight, offsets = self.output.weight, self.output.bias
+        if self.sigma_floor or not plain or not bias >= 0 or not fused.can_draw(weight, self.sizes):
+            return super().drawer(bias)
+        draw = fused.drawer(self.sizes, self.columns, bias)
+        return lambda features, noise: draw(F.linear(features, weight, offsets), noise)
 
     def distribution(self, outputs: Tensor) -> MixtureBernoulli:
         """The distributions for output numbers (B, T, N)."""

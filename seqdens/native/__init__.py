@@ -89,6 +89,7 @@ def _level_or_none(products: str) -> str:
         return "none"
 
 
+@cache
 def _limit() -> str:
     limit = os.environ.get(VARIABLE) or LEVELS[-1]
     if limit not in LEVELS:
@@ -121,8 +122,8 @@ def _attempt() -> ctypes.CDLL | str:
 
 
 def forget() -> None:
-    """Find everything out again when it is next asked for: for tests."""
-    for found_once in (_attempt, _levels, _function):
+    """Find everything out anew when it is next asked for, as tests that change SEQDENS_LEVEL want."""
+    for found_once in (_limit, _attempt, _levels, _function):
         found_once.cache_clear()
 
 
