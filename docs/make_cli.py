@@ -36,6 +36,7 @@ after Ctrl-C, and 143 after SIGTERM. An error is one line; `--debug` before the 
 | `SEQDENS_CACHE` | folder for prepared data sets, in place of the user's cache folder; `--cache` goes before it |
 | `SEQDENS_STYLES` | folder of the saved styles, in place of the user's data folder |
 | `SEQDENS_PLUGINS` | names of installed packages, with commas: all others are left out; empty leaves all out |
+| `SEQDENS_LEVEL` | the last [level of instructions](performance.md#processors) that is used, such as avx2 |
 | `SEQDENS_STRICT_PLUGINS` | 1: a package that is broken is an error, not a warning |
 | `SEQDENS_DEBUG` | 1: as `--debug` |
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from seqdens import distributed
+from seqdens import distributed, native
 from seqdens.errors import UsageError
 
 
@@ -43,11 +43,20 @@ def _count(kind: str) -> int:
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
+    """Return whether training in bfloat16 is faster than in float32.
+
+    On a CPU that is so if the compiled library has products in bf16 here, or, without the library, if torch has.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell
-    return device.type == "cpu" and bool(capabilities.get("amx_bf16", False))
+    if device.type != "cpu":
+        return False
+    try:
+        native.library()
+    except native.Unavailable:
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return native.has("bf16")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

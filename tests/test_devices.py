@@ -1,10 +1,12 @@
 """Choosing a device and a precision."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from seqdens import native
 from seqdens.devices import autocast, bf16_is_fast, choose_device, flushing_denormals
 from seqdens.errors import UsageError
 
@@ -108,14 +110,26 @@ def test_a_gpu_is_fast_at_bf16_from_ampere_on(
     assert bf16_is_fast(torch.device("cuda")) is fast
 
 
-@pytest.mark.parametrize(("capabilities", "fast"), [({"amx_bf16": True}, True), ({"avx2": True}, False), ({}, False)])
-def test_a_cpu_is_fast_at_bf16_with_matrix_units(
+CAPABILITIES = [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx2": True}, False), ({}, False)]
+
+
+@pytest.mark.parametrize(("capabilities", "fast"), CAPABILITIES)
+def test_without_the_library_bf16_is_fast_if_torch_has_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], fast: bool
 ) -> None:
+    monkeypatch.setattr(native, "_attempt", lambda: "it is not there.")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert bf16_is_fast(CPU) is fast
     with autocast(CPU, "auto"):
         assert torch.is_autocast_enabled("cpu") is fast
+
+
+@pytest.mark.parametrize("level", ["avx2", "neon", "avx512", "avx512_bf16", "amx"])
+def test_bf16_is_fast_if_the_library_has_products_in_it(level: str, hold: Callable[[str], None]) -> None:
+    hold(level)
+    assert bf16_is_fast(CPU) is native.has("bf16")
+    assert not (level in ("avx2", "neon", "avx512") and bf16_is_fast(CPU))
+    assert not bf16_is_fast(torch.device("mps"))
 
 
 def test_precision_decides_the_type_of_products() -> None:

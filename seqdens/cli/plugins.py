@@ -6,6 +6,7 @@ import time
 
 import click
 
+from seqdens import native
 from seqdens.cli import aligned, load_command
 from seqdens.components import check_class, experiment, registry
 from seqdens.errors import DataError, SeqdensError, UsageError
@@ -17,7 +18,7 @@ from seqdens.registry import Component, Provider, one_line
 @click.option("--check", is_flag=True, help="Import and build everything, with times; exit status 1 if anything fails.")
 @click.pass_context
 def plugins(context: click.Context, check: bool) -> None:
-    """List the installed packages that add to seqdens, or check them."""
+    """List the installed packages that add to seqdens, or check them; and say what is fast on this machine."""
     found = [find(group) for group in GROUPS]
     providers = [provider for some, _ in found for provider in some]
     failures = list(dict.fromkeys(failure for _, some in found for failure in some))
@@ -34,6 +35,7 @@ def plugins(context: click.Context, check: bool) -> None:
         click.echo(f"{owner}\n{aligned(rows, '  ')}")
     if not providers:
         click.echo("No installed package adds to seqdens.")
+    click.echo(f"This machine: {native.describe()}")
     for failure in failures:
         click.echo(f"Warning: {failure}", err=True)
     context.exit(1 if check and failures else 0)

@@ -73,6 +73,7 @@ class Head(nn.Module, ABC):
     def drawer(self, bias: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
         """Return a function of features (B, F) and noise (B, noise_size) to draws (B, D), as of `sample`.
 
-        It is for many steps: what can be done once for all of them is done here. Later changes of the weights need not be seen.
+        It is for many steps: what can be done once for all of them is done here. Later changes of the weights need not
+        be seen.
         """
         return lambda features, noise: self.sample(features.unsqueeze(1), noise.unsqueeze(1), bias).squeeze(1)

@@ -54,11 +54,7 @@ def can_draw(features: Tensor, sizes: Sequence[int]) -> bool:
 @torch.compiler.assume_constant_result
 def is_compiled() -> bool:
     """Return whether the compiled library is there."""
-    try:
-        native.level("float32")
-    except native.Unavailable:
-        return False
-    return True
+    return native.has("float32")
 
 
 def log_density(x: Tensor, weight_logits: Tensor, means: Tensor, log_sigmas: Tensor, correlations: Tensor) -> Tensor:

@@ -73,20 +73,23 @@ def _levels(products: str, limit: str) -> Sequence[str]:
     return found
 
 
+def has(products: str) -> bool:
+    """Return whether there is a level for those products here."""
+    try:
+        return bool(levels(products))
+    except Unavailable:
+        return False
+
+
 def describe() -> str:
     """Return a line on what is used on this machine, and why."""
     try:
         library()
     except Unavailable as error:
         return f"plain torch: {error}"
-    return "compiled: " + ", ".join(f"{products} {_level_or_none(products)}" for products in PRODUCTS)
-
-
-def _level_or_none(products: str) -> str:
-    try:
-        return level(products)
-    except Unavailable:
-        return "none"
+    used = ", ".join(f"{products} {level(products) if has(products) else 'none'}" for products in PRODUCTS)
+    held = "" if _limit() == LEVELS[-1] else f" (held to {VARIABLE}={_limit()})"
+    return f"compiled: {used}{held}"
 
 
 @cache
