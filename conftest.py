@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ci", derandomize=True)  # the same examples at every run
 
 os.environ.setdefault("SEQDENS_PLUGINS", "")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -114,7 +114,10 @@ def library() -> ctypes.CDLL:
 def _attempt() -> ctypes.CDLL | str:
     path = next((path for folder in __path__ if (path := Path(folder) / "libseqdens.so").exists()), None)
     if path is None:
-        return "seqdens was installed without its compiled part; install a C++ compiler (g++), then seqdens again."
+        return (
+            "seqdens was installed without its compiled part; install a C++ compiler (g++), then seqdens again, with "
+            "pip install --force-reinstall --no-deps --no-cache-dir."
+        )
     try:
         _load_openmp()
         loaded = ctypes.CDLL(str(path))
