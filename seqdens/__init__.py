@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seqdens.errors import DataError, SeqdensError, UsageError
     from seqdens.evaluation import Measures, measure
     from seqdens.experiments.base import Experiment
+    from seqdens.exporting import SamplingStep, export_onnx
     from seqdens.heads.base import Distribution, Head
     from seqdens.hookspecs import hookimpl
     from seqdens.model import SequenceModel
@@ -57,6 +58,7 @@ _HOMES = {
     "seqdens.evaluation": ("Measures", "measure"),
     "seqdens.experiments.base": ("Experiment",),
     "seqdens.heads.base": ("Distribution", "Head"),
+    "seqdens.exporting": ("SamplingStep", "export_onnx"),
     "seqdens.hookspecs": ("hookimpl",),
     "seqdens.model": ("SequenceModel",),
     "seqdens.offsets": ("to_points",),
@@ -86,6 +88,7 @@ __all__ = [
     "Prepared",
     "Record",
     "Run",
+    "SamplingStep",
     "SeqdensError",
     "SequenceModel",
     "Skipped",
@@ -104,6 +107,7 @@ __all__ = [
     "draw",
     "encoder",
     "experiment",
+    "export_onnx",
     "head",
     "hookimpl",
     "load",

@@ -144,7 +144,7 @@ class MixtureBernoulli(Distribution):
 
 def select(part: Tensor, component: Tensor) -> Tensor:
     """The numbers (B, T, N) of one component (B, T) out of those of all (B, T, N, K)."""
-    return part.take_along_dim(component[..., None, None], -1).squeeze(-1)
+    return part.gather(-1, component[..., None, None].expand(*part.shape[:-1], 1)).squeeze(-1)
 
 
 def whiten(z: Tensor, r: Tensor) -> Tensor:
