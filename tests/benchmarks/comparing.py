@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median, quantiles
 
 import torch
@@ -43,5 +44,13 @@ def report_ratio(what: str, ours: list[float], theirs: list[float], least: float
 
 
 def machine() -> str:
-    """Processor architecture, threads and torch, for the head of a table."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    """Return the processor, its architecture, threads and torch, for the head of a table."""
+    return f"{processor()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def processor() -> str:
+    """Return the model of the processor as Linux names it, or else what Python knows of it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or "unknown processor")
