@@ -16,6 +16,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from shutil import copyfile
 
 import h5py
 import numpy as np
@@ -74,15 +75,15 @@ def check_equal(theirs: Path, ours: Path) -> None:
 
 
 def part(root: Path, folder: Path, forms: int) -> Path:
-    """A folder of links to all files of that many forms, evenly drawn."""
+    """A folder of copies of all files of that many forms, evenly drawn; links out of it would be refused."""
     files = sorted((*root.glob("lineStrokes/*/*/*.xml"), *root.glob("ascii/*/*/*.txt")))
     names = sorted({path.stem[:-3] for path in files if path.suffix == ".xml"})
     chosen = set(names[:: max(1, len(names) // forms)] if forms else names)
     for path in files:
         if (path.stem[:-3] if path.suffix == ".xml" else path.stem) in chosen:
-            link = folder / path.relative_to(root)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.absolute())
+            copy = folder / path.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copyfile(path, copy)
     return folder
 
 
