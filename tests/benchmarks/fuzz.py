@@ -26,6 +26,9 @@ from typing import Any
 
 import atheris
 
+# What the loaders of an editable installation import, atheris cannot instrument.
+sys.meta_path[:] = [finder for finder in sys.meta_path if "_editable_" not in type(finder).__module__]
+
 ROOT = Path(__file__).parents[2]
 SLOWEST, MEMORY, LARGEST = 10, 1 << 30, 1 << 16  # seconds, bytes, bytes of a mutant
 READ_BY = ["seqdens", "seqdens_quickdraw", "seqdens_timeseries", "seqdens_unipen", "tomllib", "pickle"]
