@@ -202,9 +202,10 @@ TOKENS = [
     *(b"<!DOCTYPE ink SYSTEM '/dev/zero'>", b"<![CDATA[", b"<?a?>", b"[" * 2000, b"{" * 2000, b"(" * 2000, b"</g>"),
     *(b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7, b"PK\x05\x06", b"{'shape':", b"true", b"null", b"''", b"a.b.c"),
 ]
+KINDS = ["flip", "set", "cut", "insert", "repeat", "copy", "number", "end"]
 edits = st.lists(
     st.tuples(
-        st.sampled_from(["flip", "set", "cut", "insert", "repeat", "copy", "number", "end"]),
+        st.sampled_from(KINDS),
         st.floats(0, 1, exclude_max=True),
         st.floats(0, 1, exclude_max=True),
         st.integers(0, 255),

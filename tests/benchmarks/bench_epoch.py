@@ -6,17 +6,17 @@ the padding is that of the whole epoch. `python tests/benchmarks/bench_epoch.py 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from bench_training import lengths_of_lines, model
-from comparing import compare, machine, report_ratio
+from comparing import command_line, compare, machine, report_ratio, sized
 
 from seqdens.batches import Batch, order
 
-BATCH, DRAWN = 32, 8
+BATCH, DRAWN = sized((32, 8), (4, 2))
 
 
 def batch_of(lengths: np.ndarray) -> Batch:
@@ -48,7 +48,7 @@ def steps(batches: list[np.ndarray]) -> Callable[[], None]:
 
 
 def main(rounds: int = 5) -> None:
-    lengths, rng = lengths_of_lines(10741), np.random.default_rng(0)
+    lengths, rng = lengths_of_lines(), np.random.default_rng(0)
     shuffled = np.array_split(rng.permutation(len(lengths)), len(lengths) // BATCH)
     buckets = list(order(np.arange(len(lengths)), lengths.__getitem__, BATCH, rng))
     orders = {"buckets": buckets, "random": shuffled}
@@ -66,4 +66,4 @@ def main(rounds: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    command_line(main, partial(main, rounds=2))

@@ -10,15 +10,16 @@ P pages, L lines of each, T points of a line.
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 
 import numpy as np
+from comparing import command_line, sized
 
 import seqdens
 from seqdens.datasets.text import line_of_text
-from seqdens.writing import write
+from seqdens.writing import SHIPPED, write
 
-LINES, LONGEST = 6, 32
+LINES, LONGEST = sized((6, 32), (2, 12))
 
 
 def traits(points: np.ndarray, text: str) -> dict[str, float]:
@@ -58,4 +59,4 @@ def main(model: str, pages: int = 24) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    command_line(main, partial(main, str(SHIPPED), pages=2))

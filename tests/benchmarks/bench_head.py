@@ -10,18 +10,19 @@ B lines, T steps, N output numbers.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from comparing import compare, machine, report, report_ratio
+from comparing import command_line, compare, machine, report, report_ratio, sized
 from torch import Tensor, distributions
 
 from seqdens.datasets.base import STROKE_END, X, Y
 from seqdens.heads import fused
 from seqdens.heads.gmm_bernoulli import GMMBernoulli
 
-BATCH, STEPS, COMPONENTS = 64, 620, 20
+BATCH, STEPS = sized((64, 620), (4, 50))
+COMPONENTS = 20
 WANTED = 5.0
 
 
@@ -88,4 +89,4 @@ def main(rounds: int = 15) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    command_line(main, partial(main, rounds=2))

@@ -7,25 +7,26 @@ points; on Linux.
 from __future__ import annotations
 
 import resource
-import sys
 
 import torch
 from bench_training import model
+from comparing import command_line, sized
 
 from seqdens.batches import Batch
 from seqdens.devices import autocast
 
-LINES, STEPS, WANTED = 64, 1900, 6.0
+LINES, STEPS = sized((64, 1900), (2, 50))
+WANTED = 6.0
 
 
-def main(precision: str, truncate: str = "0") -> None:
+def main(precision: str, truncate: int = 0) -> None:
     points = torch.randn(LINES, STEPS, 3)
     points[..., 2] = (points[..., 2] > 1).float()
     no_text = torch.zeros(LINES, 0, dtype=torch.long), torch.zeros(LINES, dtype=torch.long)
     batch = Batch(points, torch.full((LINES,), STEPS), *no_text, torch.arange(LINES))
-    network, piece = model("stacked-lstm"), int(truncate)
+    network = model("stacked-lstm")
     for _ in range(2):
-        losses = network.pieces(batch, piece) if piece else map(network, [batch])
+        losses = network.pieces(batch, truncate) if truncate else map(network, [batch])
         while True:
             with autocast(points.device, precision):
                 loss = next(losses, None)
@@ -38,5 +39,11 @@ def main(precision: str, truncate: str = "0") -> None:
     print(f"{precision}, truncate {truncate}: {peak:.1f} GB at most, wanted {WANTED} GB")
 
 
+def quick() -> None:
+    for precision in ("float32", "bf16"):
+        for truncate in (0, 20):
+            main(precision, truncate)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    command_line(main, quick)

@@ -12,12 +12,15 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from comparing import QUICK, command_line, sized
 
-LINES = 16  # of each rank in a step
-WARM_UP = 3
+LINES = sized(16, 1)  # of each rank in a step
+EPOCH = sized(2000, 60)  # lines
+WARM_UP, TIMES = sized((3, 3), (1, 1))
 NETWORKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10, "100 Gbit/s": 1e11}
 RANKS = (2, 8, 32, 128)
 
@@ -33,7 +36,7 @@ def work(steps: int) -> None:
 
     torch.set_num_threads(1)
     distributed.join()
-    data = distributed.first_on_each_machine(lambda: seqdens.load("hershey", lines=2000))
+    data = distributed.first_on_each_machine(lambda: seqdens.load("hershey", lines=EPOCH))
     torch.manual_seed(0)
     model = seqdens.SequenceModel.for_data(data, seqdens.encoder("stacked-lstm"), seqdens.head("gmm-bernoulli"))
     parameters = [*model.parameters()]
@@ -62,7 +65,7 @@ def work(steps: int) -> None:
 def measured(ranks: int, steps: int) -> tuple[float, float, int]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
-        [sys.executable, *torchrun, __file__, "work", str(steps)],
+        [sys.executable, *torchrun, __file__, "work", str(steps), *(["--quick"] if QUICK else [])],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
@@ -73,9 +76,9 @@ def measured(ranks: int, steps: int) -> tuple[float, float, int]:
 
 
 def main(steps: int = 40) -> None:
-    found = [(measured(1, steps), measured(2, steps)) for _ in range(3)]
+    found = [(measured(1, steps), measured(2, steps)) for _ in range(TIMES)]
     efficiencies = [one[0] / two[0] for one, two in found]
-    one, two = found[np.argsort(efficiencies)[1]]
+    one, two = found[np.argsort(efficiencies)[TIMES // 2]]
     points = LINES * 610
     print(f"two ranks: {np.median(efficiencies):.1%} efficient ({', '.join(f'{each:.1%}' for each in efficiencies)})")
     print(f"a rank: {1 / one[0]:,.0f} points/s alone, {1 / two[0]:,.0f} beside another")
@@ -89,4 +92,4 @@ def main(steps: int = 40) -> None:
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[2])) if sys.argv[1:2] == ["work"] else main(*map(int, sys.argv[1:]))
+    work(int(sys.argv[2])) if sys.argv[1:2] == ["work"] else command_line(main, partial(main, steps=1))

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from comparing import compare, machine, report, report_ratio
+from comparing import command_line, compare, machine, report, report_ratio, sized
 from torch import Tensor, distributions, nn
 
 import seqdens
 from seqdens.datasets.base import STROKE_END, X, Y
 
 CELLS, LAYERS, COMPONENTS = 400, 3, 20
-STEPS = 700
+STEPS = sized(700, 20)
 WANTED = {  # of so many lines: times as fast
     1: {"float32": 2.0, "bf16": 3.0, "int8": 3.0},
     64: {"float32": 2.0, "bf16": 4.0, "int8": 4.0},
@@ -117,4 +117,4 @@ def main(rounds: int = 7) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main, partial(main, rounds=2))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparing import command_line
 
 import seqdens
 from seqdens import components
@@ -204,9 +205,15 @@ def entropy_of(values: np.ndarray) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
+def main(folder: Path, sequences: int, shards: str = "1") -> None:
+    shuffle(folder, sequences) if shards == "shuffle" else measure(folder, sequences, int(shards))
+
+
+def quick() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for shards in ("2", "shuffle"):
+            main(Path(folder), 2 * PART, shards)
+
+
 if __name__ == "__main__":
-    place, sequences, *rest = sys.argv[1:]
-    if rest == ["shuffle"]:
-        shuffle(Path(place), int(sequences))
-    else:
-        measure(Path(place), int(sequences), *map(int, rest))
+    command_line(main, quick)

@@ -6,7 +6,10 @@ The help and the lists should take at most three times as long. Run it as `pytho
 import subprocess
 import sys
 import time
+from functools import partial
 from statistics import median
+
+from comparing import command_line
 
 BASE = "import click"
 COMMANDS = {
@@ -33,4 +36,4 @@ def main(rounds: int = 15) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main, partial(main, rounds=1))

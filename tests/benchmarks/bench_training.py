@@ -7,12 +7,12 @@ peepholes and clipping, and must find the same loss. `python tests/benchmarks/be
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from comparing import compare, machine, report, report_ratio
+from comparing import command_line, compare, machine, report, report_ratio, sized
 from torch import Tensor, nn
 
 import seqdens
@@ -21,7 +21,9 @@ from seqdens.encoders.stacked_lstm import StackedLSTM
 from seqdens.model import SequenceModel
 from seqdens.optim import GravesRMSprop
 
-HIDDEN, LAYERS, BATCH = 400, 3, 64
+HIDDEN, LAYERS = 400, 3
+BATCH = sized(64, 4)
+LINES, SHORTER = sized((10741, 1), (100, 20))  # of an epoch; so many times as short as those of IAM-OnDB
 
 
 class TorchStack(seqdens.Encoder):
@@ -47,14 +49,14 @@ class TorchStack(seqdens.Encoder):
         return seqdens.Encoded(torch.cat(outputs, dim=2), state, {})
 
 
-def lengths_of_lines(count: int) -> np.ndarray:
+def lengths_of_lines() -> np.ndarray:
     """As those of IAM-OnDB's training lines: mean 628 and standard deviation 194, from 30 to 1,939."""
-    return np.random.default_rng(0).normal(628, 194, count).clip(30, 1939).astype(np.int64)
+    return np.random.default_rng(0).normal(628, 194, LINES).clip(30, 1939).astype(np.int64) // SHORTER
 
 
 def middle_batch() -> Batch:
     """The bucketed batch whose longest line is the median one of an epoch's batches."""
-    lengths = lengths_of_lines(10741)
+    lengths = lengths_of_lines()
     batches = list(order(np.arange(len(lengths)), lengths.__getitem__, BATCH, np.random.default_rng(0)))
     chosen = sorted((lengths[batch] for batch in batches if len(batch) == BATCH), key=max)[len(batches) // 2]
     points = np.random.default_rng(1).normal(size=(BATCH, chosen.max(), 3)).astype(np.float32)
@@ -126,4 +128,4 @@ def main(rounds: int = 9) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    command_line(main, partial(main, rounds=2))

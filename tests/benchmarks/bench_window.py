@@ -9,18 +9,17 @@ equal weights, and before anything is timed their features must agree.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from comparing import compare, machine, report, report_ratio
+from comparing import command_line, compare, machine, report, report_ratio, sized
 
 import seqdens
 from seqdens.encoders.window_lstm import WindowLSTM
 
-BATCH, STEPS, LETTERS, ALPHABET = 32, 600, 30, 80
-DRAWN = 200
+BATCH, STEPS, DRAWN = sized((32, 600, 200), (2, 20, 10))
+LETTERS, ALPHABET = 30, 80
 NETWORKS = ((256, 1), (400, 1), (400, 3))  # cells of a layer, layers
 PRECISIONS = ("float32", "bf16")
 IMPLEMENTATIONS = ("reference", "cpu")
@@ -91,4 +90,4 @@ def main(rounds: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    command_line(main, partial(main, rounds=2))

@@ -1,13 +1,56 @@
-"""What the benchmarks share: sides that do equal work, timed in turns, as medians with their spread."""
+"""What the benchmarks share: their command line, and sides that do equal work, timed in turns, as medians with spread.
+
+`python tests/benchmarks/NAME.py --quick` runs a benchmark at small sizes, on data that it makes up, and asserts no
+timing.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping
+from inspect import signature
+from pathlib import Path
 from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
-import torch
+QUICK = "--quick" in sys.argv
+Size = TypeVar("Size")
+
+
+def sized(usual: Size, quick: Size) -> Size:
+    """Return `quick` if the command line says `--quick`, else `usual`."""
+    return quick if QUICK else usual
+
+
+def command_line(main: Callable[..., int | None], quick: Callable[[], int | None]) -> None:
+    """Exit with what `main` returns for the arguments of the command line, or with what `quick` returns on `--quick`.
+
+    The annotations of `main` convert the arguments. `quick` has a cache of its own, and no plugins.
+    """
+    parser = ArgumentParser(
+        description=sys.modules["__main__"].__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes and made-up data, without other arguments")
+    for name, parameter in signature(main, eval_str=True).parameters.items():
+        needed = parameter.default is parameter.empty and not QUICK
+        parser.add_argument(
+            name,
+            nargs=None if needed else "?",
+            type=parameter.annotation,
+            default=parameter.default,
+            metavar=name.upper(),
+        )
+    arguments = vars(parser.parse_args())
+    if not arguments.pop("quick"):
+        sys.exit(main(**arguments))
+    with TemporaryDirectory() as cache:
+        os.environ |= {"SEQDENS_CACHE": cache, "SEQDENS_PLUGINS": ""}
+        sys.exit(quick())
 
 
 def compare(sides: Mapping[str, Callable[[], object]], rounds: int = 7, warm_up: int = 2) -> dict[str, list[float]]:
@@ -43,5 +86,15 @@ def report_ratio(what: str, ours: list[float], theirs: list[float], least: float
 
 
 def machine() -> str:
-    """Processor architecture, threads and torch, for the head of a table."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    """Return the processor, its architecture, threads and torch, for the head of a table."""
+    import torch  # slow, and not every benchmark needs it
+
+    return f"{processor()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def processor() -> str:
+    """Return the model of the processor as Linux names it, or else what Python knows of it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or "unknown processor")

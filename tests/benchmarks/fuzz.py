@@ -6,7 +6,8 @@ mutants from which the next campaign begins; other files may be put there. Each 
 `SeqdensError` of one sentence, in `SLOWEST` seconds and `MEMORY` bytes, without a warning, and without a program run
 or a file opened elsewhere. The first for which that does not hold is kept in FOLDER and ends the campaign.
 
-libFuzzer's lines tell how many were read, branches (cov), and branches by how often each was taken (ft).
+libFuzzer's lines tell how many were read, branches (cov), and branches by how often each was taken (ft). With `--quick`
+each reader gets a few mutants made by chance, without atheris.
 """
 
 from __future__ import annotations
@@ -19,20 +20,28 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import atheris
+from comparing import QUICK, command_line
+
+if not QUICK:
+    import atheris
+
+    # What the loaders of an editable installation import, atheris cannot instrument.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "_editable_" not in type(finder).__module__]
 
 ROOT = Path(__file__).parents[2]
 SLOWEST, MEMORY, LARGEST = 10, 1 << 30, 1 << 16  # seconds, bytes, bytes of a mutant
+MUTANTS = 20  # of each reader's with --quick
 READ_BY = ["seqdens", "seqdens_quickdraw", "seqdens_timeseries", "seqdens_unipen", "tomllib", "pickle"]
 PLUGINS = ["quickdraw", "timeseries", "unipen"]
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), *(str(ROOT / "plugins" / f"seqdens-{name}") for name in PLUGINS)]
-with atheris.instrument_imports(include=READ_BY):
+with nullcontext() if QUICK else atheris.instrument_imports(include=READ_BY):
     import numpy as np
     import test_hostile
     from seqdens_quickdraw import QuickDraw
@@ -45,6 +54,7 @@ with atheris.instrument_imports(include=READ_BY):
     from seqdens.errors import SeqdensError
 
 TABLE = {"real": ("x", "y"), "category": {"colour": ["red", ""]}, "binary": ("on",), "end": True, "group": "who"}
+Mutate = Callable[[bytes, int], bytes]  # the content, and how long it may become
 READERS: dict[str, Callable[[Path], Any]] = {
     **{Path(name).name: read for name, read in test_hostile.READERS.items()},
     "apple.ndjson": lambda path: items_of(QuickDraw(path.parent, variants=2)),
@@ -128,8 +138,8 @@ def words(contents: list[bytes]) -> str:
     return "".join(f'"{word}"\n' for word in escaped)
 
 
-def mutator(name: str, good: bytes) -> Callable[[bytes, int, int], bytes] | None:
-    """What changes files with a structure that bytes at random would only break; None for others."""
+def mutator(name: str, good: bytes, plain: Mutate) -> Callable[[bytes, int, int], bytes] | None:
+    """What changes files with a structure that `plain` would only break, by `plain` inside; None for others."""
     packed = dict.fromkeys(("apple.npz", "table.npz"), test_hostile.packed)
 
     def summed(content: bytes, chosen: int, change: test_hostile.Change) -> bytes:
@@ -147,9 +157,8 @@ def mutator(name: str, good: bytes) -> Callable[[bytes, int, int], bytes] | None
         chance = random.Random(seed)
         if chance.random() < 0.8:
             with suppress(Exception):  # of a file that is none any more
-                change = lambda piece: atheris.Mutate(piece, len(piece) + 100)  # noqa: E731
-                return mend(content, chance.randrange(256), change)[:most]
-        return atheris.Mutate(content, most)
+                return mend(content, chance.randrange(256), lambda piece: plain(piece, len(piece) + 100))[:most]
+        return plain(content, most)
 
     return mutate
 
@@ -169,45 +178,92 @@ def watched(folder: Path) -> list[tuple[str, Any]]:
     return done
 
 
-def main(name: str, seconds: int, folder: Path) -> None:
-    own = Path(tempfile.mkdtemp())
-    paths = {path.name: path for path in test_hostile.write_good(own / "good").values()}
-    good, path = good_files(paths.values())[name], paths.get(name, own / "read" / name)
-    path.parent.mkdir(exist_ok=True)
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    for number, content in enumerate(good):
-        (folder / name / f"good-{number}").write_bytes(content)
-    (own / "words").write_text(words(good))
-    done = watched(own)
+class Subject(NamedTuple):
+    """A reader, its good files, and the path at which it is given a file."""
 
-    def read(content: bytes) -> None:
-        path.unlink(missing_ok=True)  # it may be mapped
-        path.write_bytes(content)
+    name: str
+    good: list[bytes]
+    path: Path
+
+    def read(self, done: list[tuple[str, Any]], content: bytes) -> None:
+        """Read `content`; raises what must not happen, of which `done` is told as well."""
+        self.path.unlink(missing_ok=True)  # it may be mapped
+        self.path.write_bytes(content)
         done.clear()
         try:
-            READERS[name](path)
+            READERS[self.name](self.path)
         except SeqdensError as error:
             test_hostile.assert_sentence(str(error))
         assert not done, done
 
-    for content in good:
-        read(content)
+
+def subjects(folder: Path) -> dict[str, Subject]:
+    """Every reader's, by its name."""
+    paths = {path.name: path for path in test_hostile.write_good(folder / "good").values()}
+    found = {}
+    for name, good in good_files(paths.values()).items():
+        path = paths.get(name, folder / "read" / name / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found[name] = Subject(name, good, path)
+    return found
+
+
+def limited() -> None:
+    """From now on memory is limited, and a warning is an error."""
     warnings.simplefilter("error")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, -1))
+
+
+def main(reader: str, seconds: int, folder: str = "") -> None:
+    own, kept = Path(tempfile.mkdtemp()), Path(folder or tempfile.mkdtemp())
+    subject = subjects(own)[reader]
+    corpus = kept / reader
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, content in enumerate(subject.good):
+        (corpus / f"good-{number}").write_bytes(content)
+    (own / "words").write_text(words(subject.good))
+    read = partial(subject.read, watched(own))
+    for content in subject.good:
+        read(content)
+    limited()
     options = {
         "max_total_time": seconds,
         "timeout": SLOWEST,
         "rss_limit_mb": 2 * MEMORY >> 20,
         "max_len": LARGEST,
         "dict": own / "words",
-        "artifact_prefix": f"{folder / name}-",
+        "artifact_prefix": f"{corpus}-",
         "print_final_stats": 1,
     }
-    arguments = [sys.argv[0], *(f"-{option}={value}" for option, value in options.items()), str(folder / name)]
-    atheris.Setup(arguments, read, custom_mutator=mutator(name, good[0]))
+
+    def plain(content: bytes, most: int) -> bytes:
+        return atheris.Mutate(content, most)  # another function once `Fuzz` has begun
+
+    arguments = [sys.argv[0], *(f"-{option}={value}" for option, value in options.items()), str(corpus)]
+    atheris.Setup(arguments, read, custom_mutator=mutator(reader, subject.good[0], plain))
     atheris.Fuzz()
 
 
+def quick() -> None:
+    chance = random.Random(0)
+
+    def plain(content: bytes, most: int) -> bytes:
+        edits = [(chance.choice(test_hostile.KINDS), chance.random(), chance.random(), chance.randrange(256))]
+        return test_hostile.mutant(content, edits)[:most]
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = subjects(Path(folder))
+        done = watched(Path(folder))
+        limited()
+        for name, subject in found.items():
+            mutate = mutator(name, subject.good[0], plain) or (lambda content, most, seed: plain(content, most))
+            for content in subject.good:
+                subject.read(done, content)
+                for seed in range(MUTANTS):
+                    subject.read(done, mutate(content, LARGEST, seed))
+            print(f"{name}: {len(subject.good)} good file(s), {MUTANTS} mutants of each")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3] if len(sys.argv) > 3 else tempfile.mkdtemp()))
+    command_line(main, quick)

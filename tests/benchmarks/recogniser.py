@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from comparing import sized
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from seqdens.prepare import cache_folder
 CHARACTERS = ALPHABET.replace(" ", "")
 ALIKE = ("Il",)  # drawn alike by a printing writer: a bar of much the same height
 P, F = 40, 7
+LINES, EPOCHS = sized((2000, 6), (100, 3))  # that it learns from, and how often
 SEED = 10_000  # of the writers that it learns from; a data set's own have its option `seed`, 0 by default
 SMALL = 0.8  # widest stroke put over a character later, in line heights (about an x-height and a half)
 LATER = 500  # points after a character within which its dot or crossbar comes
@@ -162,7 +164,7 @@ def _text(index: int, rng: np.random.Generator) -> str:
     return " ".join("".join(rng.choice(pool, rng.integers(2, 8))) for pool in pools)
 
 
-def train(seed: int = 0, lines: int = 2000, epochs: int = 6) -> Recogniser:
+def train(seed: int = 0, lines: int = LINES, epochs: int = EPOCHS) -> Recogniser:
     """A recogniser that has learnt from simulated writers of its own; the same one for the same arguments."""
     rng = np.random.default_rng((seed, 8))
     inputs, targets = [], []

@@ -18,18 +18,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import linear_regression
 from typing import NamedTuple
 
 import numpy as np
+from comparing import command_line, sized
 
 import seqdens
 from seqdens.export import save_records
 
-MOST = {"held": 20_000_000, "files": 0, "threads": 0, "mappings": 10}  # more an hour; some mappings are the allocator's
-EPOCHS = 4  # of a `fit`
+MOST = {"files": 0, "threads": 0}  # more an hour
+MOST |= sized({"held": 20_000_000, "mappings": 10}, {})  # some mappings are the allocator's
+MINUTE = sized(60, 1)  # seconds
+EPOCHS, LINES = sized((4, 200), (1, 20))  # of a `fit`
 ENCODERS = {
     "stacked-lstm": seqdens.encoder("stacked-lstm", hidden_size=96, layers=2),
     "window-lstm": seqdens.encoder("window-lstm", hidden_size=64, layers=1),
@@ -56,7 +60,7 @@ class Soak:
         self.folder, self.epochs, self.points = folder, 0, 0
 
     def fit(self, name: str, epochs: int) -> None:
-        data = seqdens.load("hershey", lines=200, writers=20, characters=20, cache=self.folder / "cache")
+        data = seqdens.load("hershey", lines=LINES, writers=20, characters=20, cache=self.folder / "cache")
         model = seqdens.SequenceModel.for_data(data, ENCODERS[name], seqdens.head("gmm-bernoulli", components=8))
         trainer = seqdens.Trainer(epochs=epochs, optimiser="adam", learning_rate=1e-3, truncate=100)
         run = seqdens.Run(self.folder / name)
@@ -110,14 +114,21 @@ def rows(soak: Soak, minutes: float) -> Iterator[Row]:
     for turn in count(1):
         for name in ENCODERS:
             soak.fit(name, turn * EPOCHS)
-        before, passed = passed, (time.monotonic() - start) / 60
+        before, passed = passed, (time.monotonic() - start) / MINUTE
         if int(before) < int(passed) or passed > minutes:
             yield soak.row(passed)
         if passed > minutes:
             return
 
 
-def main(minutes: float, folder: Path) -> None:
+def main(minutes: float, folder: str = "") -> None:
+    with tempfile.TemporaryDirectory() as made:
+        chosen = Path(folder or made)
+        chosen.mkdir(parents=True, exist_ok=True)
+        watch(minutes, chosen)
+
+
+def watch(minutes: float, folder: Path) -> None:
     found: list[Row] = []
     with (folder / "soak.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -128,7 +139,7 @@ def main(minutes: float, folder: Path) -> None:
             file.flush()
             print(*(f"{name} {value:,}" for name, value in row._asdict().items()), sep=", ", flush=True)
     settled = found[len(found) // 3 :]
-    grown = [name for name, most in MOST.items() if growth(name, settled) > most]
+    grown = [name for name, most in MOST.items() if len(settled) > 1 and growth(name, settled) > most]
     if grown:
         sys.exit("grows: " + ", ".join(grown))
 
@@ -141,7 +152,4 @@ def growth(name: str, settled: list[Row]) -> float:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as made:
-        chosen = Path(sys.argv[2] if len(sys.argv) > 2 else made)
-        chosen.mkdir(parents=True, exist_ok=True)
-        main(float(sys.argv[1]), chosen)
+    command_line(main, partial(main, minutes=3))
