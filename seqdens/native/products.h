@@ -10,9 +10,6 @@
 #pragma once
 
 #include "simd.h"
-#if defined __AMX_TILE__
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -149,7 +146,7 @@ template <class Multiply> struct Broadcasting {
 
 using Float32 = Broadcasting<MultiplyFloat32>;
 
-#if defined __AMX_BF16__ && defined __AMX_INT8__
+#if defined __AMX_BF16__ || defined __AMXBF16__  // as older clang has it
 // Products of matrices in the processor's tiles, of 16 rows of 64 bytes. The left operand is row after row.
 template <class E> struct Tiles {
   using Element = E;
