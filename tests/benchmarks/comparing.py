@@ -86,10 +86,13 @@ def report_ratio(what: str, ours: list[float], theirs: list[float], least: float
 
 
 def machine() -> str:
-    """Return the processor, its architecture, threads and torch, for the head of a table."""
+    """Return the processor, what is compiled for it, threads and torch, for the head of a table."""
     import torch  # slow, and not every benchmark needs it
 
-    return f"{processor()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    from seqdens import native
+
+    threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {platform.machine()}, {native.describe()}, {threads}"
 
 
 def processor() -> str:
