@@ -32,8 +32,9 @@ def quantised(weights: Weights, width: int) -> tuple[Tensor, Weights]:
     """
     inputs, below = weights.input_weight.detach().split_with_sizes((width, weights.input_weight.shape[1] - width), 1)
     recurrent = weights.recurrent_weight.detach()
-    largest = torch.cat((recurrent, below), 1).abs().amax(1).clamp(min=torch.finfo(recurrent.dtype).tiny * LEVELS)
-    whole = [(part * (LEVELS / largest).unsqueeze(1)).round() for part in (below, recurrent)]
+    by_part = [part.abs().amax(1) for part in (recurrent, below) if part.shape[1]]
+    largest = torch.stack(by_part).amax(0).clamp(min=torch.finfo(recurrent.dtype).tiny * LEVELS)
+    whole = [(part * (LEVELS / largest).unsqueeze(1)).round_() for part in (below, recurrent)]
     return largest / LEVELS**2, weights._replace(
         input_weight=torch.cat((inputs, whole[0]), 1), recurrent_weight=whole[1]
     )
