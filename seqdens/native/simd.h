@@ -56,18 +56,21 @@ inline Vec absolute(Vec x) { return (Vec)((Int)x & 0x7fffffff); }
 inline Vec with_sign(Vec x, Vec sign) { return (Vec)((Int)x ^ ((Int)sign & (Int)broadcast(-0.0f))); }
 
 // NaN stays NaN.
-inline Vec clamp(Vec x, float least, float most) {
-#ifdef __AVX512F__
-  return _mm512_max_ps(broadcast(least), _mm512_min_ps(broadcast(most), x));  // the second operand if one is NaN
+inline VecPart clamp(VecPart x, float least, float most) {
+  const VecPart low = least - VecPart{}, high = most - VecPart{};
+#if defined __AVX512F__
+  return _mm512_max_ps(low, _mm512_min_ps(high, x));  // the second operand if one is NaN
+#elif defined __AVX2__
+  return _mm256_max_ps(low, _mm256_min_ps(high, x));
 #else
-  x = x > most ? broadcast(most) : x;
-  return x < least ? broadcast(least) : x;
+  x = x > high ? high : x;
+  return x < low ? low : x;
 #endif
 }
 
-inline Vec reciprocal(Vec x) {
-#ifdef __AVX512F__
-  Vec y = _mm512_rcp14_ps(x);
+inline VecPart reciprocal(VecPart x) {
+#if defined __AVX512F__
+  const VecPart y = _mm512_rcp14_ps(x);
   return y * (2.0f - x * y);
 #else
   return 1.0f / x;
@@ -75,23 +78,48 @@ inline Vec reciprocal(Vec x) {
 }
 
 // Of x within [-87, 88], to which it is clamped; the relative error is below 2e-7.
-inline Vec exponential(Vec x) {
+inline VecPart exponential(VecPart x) {
   x = clamp(x, -87.0f, 88.0f);
-  const Vec shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the nearest whole number is in the low bits
-  const Vec whole = shifted - 12582912.0f;
-  const Vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-  Vec sum = rest * (1.0f / 5040) + 1.0f / 720;
+  const VecPart shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the nearest whole number is in the low bits
+  const VecPart whole = shifted - 12582912.0f;
+  const VecPart rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  VecPart sum = rest * (1.0f / 5040) + 1.0f / 720;
   sum = sum * rest + 1.0f / 120;
   sum = sum * rest + 1.0f / 24;
   sum = sum * rest + 1.0f / 6;
   sum = sum * rest + 0.5f;
   sum = sum * rest + 1.0f;
   sum = sum * rest + 1.0f;
-  return (Vec)((Int)sum + ((Int)shifted << 23));
+  return (VecPart)((IntPart)sum + ((IntPart)shifted << 23));
 }
 
-inline Vec sigmoid(Vec x) { return reciprocal(1.0f + exponential(-x)); }
-inline Vec tanh(Vec x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+inline VecPart sigmoid(VecPart x) { return reciprocal(1.0f + exponential(-x)); }
+
+inline VecPart tanh(VecPart x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+
+#ifndef __AVX512F__  // with which a vector is one register
+// Does `work` with each register of a vector: what needs many steps keeps them out of memory so.
+template <class Work> inline Vec by_register(Vec x, Work work) {
+  VecPart parts[PARTS];
+  memcpy(parts, &x, sizeof x);
+  for (long part = 0; part < PARTS; ++part) parts[part] = work(parts[part]);
+  memcpy(&x, parts, sizeof x);
+  return x;
+}
+
+inline Vec clamp(Vec x, float least, float most) {
+  return by_register(x, [=](VecPart part) { return clamp(part, least, most); });
+}
+inline Vec exponential(Vec x) {
+  return by_register(x, [](VecPart part) { return exponential(part); });
+}
+inline Vec sigmoid(Vec x) {
+  return by_register(x, [](VecPart part) { return sigmoid(part); });
+}
+inline Vec tanh(Vec x) {
+  return by_register(x, [](VecPart part) { return tanh(part); });
+}
+#endif
 
 template <class Join> inline float reduce(Vec x, Join join) {
   float lanes[W];
