@@ -6,7 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -754,6 +754,11 @@ class RoundsItsDensity(Independent):
             return super().normal(part, x) - 2.0**-9 * torch.is_autocast_enabled("cpu")
 
 
+class ForgetsTheBias(Independent):
+    def drawer(self, bias: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+        return super().drawer(0.0)
+
+
 class Careless(Independent):
     """Loses the term of a column whose name there is twice, and takes no columns at all."""
 
@@ -773,6 +778,7 @@ class Careless(Independent):
         (NoNoise, "test_its_noise_is_a_whole_number", (COLUMNS,)),
         (Careless, "test_any_columns_are_modelled_or_refused", ((PEN, PEN),)),
         (Careless, "test_no_columns_are_refused", ()),
+        (ForgetsTheBias, "test_a_drawer_draws_what_sample_does", (COLUMNS, 0.5)),
     ],
 )
 def test_a_broken_head_is_caught(head: type, test: str, arguments: tuple[Any, ...]) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "bf16", "int8"]),
     default="float32",
     show_default=True,
-    help="Of the encoder's products: bf16 and int8 are a little less exact, and faster with Intel's AMX.",
+    help="Of the encoder's products: bf16 and int8 are a little less exact, and faster on many processors.",
 )
 @click.option("--text", metavar="TEXT", help="What to write, with a model that takes text.")
 @click.option("--prime-text", metavar="TEXT", help="What was written in --prime, with a model that takes text.")

@@ -206,6 +206,18 @@ class HeadContract(ComponentContract):
             f"{self.name}: the noise changes nothing"
         )
 
+    @pytest.mark.parametrize("bias", [0.0, 0.5])
+    def test_a_drawer_draws_what_sample_does(self, columns: Columns, bias: float) -> None:
+        head, features = self.build(columns).float(), random(50, FEATURES).float()
+        noise = torch.rand(50, head.noise_size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            found = head.drawer(bias)(features, noise)
+            wanted = head(features.unsqueeze(1)).sample(noise.unsqueeze(1), bias).squeeze(1)
+        assert found.shape == wanted.shape, f"{self.name}: drawer draws {found.shape}, but must draw {wanted.shape}"
+        assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-3), (
+            f"{self.name}: drawer draws other points than sample"
+        )
+
     @pytest.mark.parametrize("noise", [0.0, BELOW_ONE])
     def test_draws_at_the_ends_of_the_noise_are_finite(self, columns: Columns, noise: float) -> None:
         head = self.build(columns).float()

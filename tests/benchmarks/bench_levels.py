@@ -1,8 +1,8 @@
 """How fast each level of the compiled library is, against the same network as plain torch operations.
 
-A training step of the encoder, 3 x 400 cells, 32 lines of 300 points; and the drawing of 1 and 32 lines of 200 points. A
-level is held by SEQDENS_LEVEL. torch is held to the same instructions only if that is done before it starts, so for a
-fair comparison on AVX2:
+A training step of the encoder, 3 x 400 cells, 32 lines of 300 points; and the drawing of 1 and 32 lines of 200 points.
+SEQDENS_LEVEL holds the library to a level. torch is held to the same instructions only if that is done before it
+starts, so a fair comparison on AVX2 is:
 
     SEQDENS_LEVEL=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \\
         python tests/benchmarks/bench_levels.py
