@@ -1,5 +1,6 @@
 """The compiled operations as operators that torch knows: compiled as one graph, exported, differentiated once."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,33 +38,76 @@ def window(read: int = 6, components: int = 2, places: int = 5) -> list[Tensor]:
     return [*weights, *more, h0, c0, *first, torch.randint(read + 1, (batch, places))]
 
 
-# those of autograd over sizes that are not known are torch's own compiler, which `test_a_whole_pass...` runs
-CHECKED = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
+def detached(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [each.detach() for each in tensors]
+
+
+def without_bias(given: list[Tensor]) -> list[Tensor]:
+    """Return what backward is given of the arguments of a layer."""
+    return given[:4] + given[5:]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_layer_is_an_operator(implementation: str, dtype: torch.dtype) -> None:
-    torch.library.opcheck(operators.peephole_lstm, (*layer(), 0.5, dtype, implementation), test_utils=CHECKED)
+    torch.library.opcheck(operators.peephole_lstm, (*layer(), 0.5, dtype, implementation))
+
+
+@pytest.mark.parametrize("wants_inputs", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_derivatives_of_the_layer_are_an_operator(
+    implementation: str, dtype: torch.dtype, wants_inputs: bool
+) -> None:
+    given = detached(layer())
+    hidden, cells, activations = operators.peephole_lstm(*given, 0.5, dtype, implementation)
+    saved = *without_bias(given), hidden, cells, activations
+    for incoming in (hidden, cells), (None, cells), (hidden, None):
+        options = 0.5, dtype, implementation, wants_inputs
+        torch.library.opcheck(operators.peephole_lstm_backward, (*incoming, *saved, *options))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_layer_that_reads_is_an_operator(implementation: str, dtype: torch.dtype) -> None:
-    torch.library.opcheck(operators.window_lstm, (*window(), 0.5, 0.5, dtype, implementation), test_utils=CHECKED)
+    torch.library.opcheck(operators.window_lstm, (*window(), 0.5, 0.5, dtype, implementation))
+
+
+@pytest.mark.parametrize("wants_inputs", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_derivatives_of_the_layer_that_reads_are_an_operator(
+    implementation: str, dtype: torch.dtype, wants_inputs: bool
+) -> None:
+    given = detached(window())
+    hidden, cells, read, kappa, _, *kept = operators.window_lstm(*given, 0.5, 0.5, dtype, implementation)
+    saved = *without_bias(given), hidden, cells, read, kappa, *kept
+    for incoming in (hidden, cells, read, kappa), (hidden, None, None, None):
+        options = 0.5, 0.5, dtype, implementation, wants_inputs
+        torch.library.opcheck(operators.window_lstm_backward, (*incoming, *saved, *options))
 
 
 @pytest.mark.usefixtures("level")
 def test_the_mixture_is_an_operator() -> None:
     torch.manual_seed(0)
     parts = draw(2, 3, 5), draw(2, 3, 2, 5), draw(2, 3, 2, 5), draw(2, 3, 1, 5)
-    torch.library.opcheck(fused.mixture, (torch.randn(2, 3, 2), *parts), test_utils=CHECKED)
+    torch.library.opcheck(fused.mixture, (torch.randn(2, 3, 2), *parts))
+    torch.library.opcheck(fused.mixture_backward, (torch.randn(2, 3), torch.randn(2, 3, 2), *detached(parts)))
     drawn = (torch.randn(2, 3, 31), torch.rand(2, 3, 4), [0, 1, 2], 5, 0.3)
-    torch.library.opcheck(fused.mixture_draw, drawn, test_utils=CHECKED)
+    torch.library.opcheck(fused.mixture_draw, drawn)
 
 
-def test_no_operator_is_differentiated_twice(implementation: str) -> None:
-    given = layer()
-    loss = operators.peephole_lstm(*given, 0.0, torch.float32, implementation)[0].square().sum()
-    (gradient,) = torch.autograd.grad(loss, given[0], create_graph=True)
+def test_no_layer_is_differentiated_twice(implementation: str) -> None:
+    given, reading = layer(), window()
+    hidden = operators.peephole_lstm(*given, 0.0, torch.float32, implementation)[0]
+    assert_once_differentiable(hidden, given[0])
+    read = operators.window_lstm(*reading, 0.0, 0.0, torch.float32, implementation)[2]
+    assert_once_differentiable(read, reading[0])
+
+
+def test_no_mixture_is_differentiated_twice() -> None:
+    parts = draw(2, 5), draw(2, 2, 5), draw(2, 2, 5), draw(2, 1, 5)
+    assert_once_differentiable(fused.mixture(torch.randn(2, 2), *parts), parts[1])
+
+
+def assert_once_differentiable(found: Tensor, given: Tensor) -> None:
+    (gradient,) = torch.autograd.grad(found.square().sum(), given, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         gradient.sum().backward()
 

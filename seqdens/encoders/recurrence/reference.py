@@ -94,7 +94,7 @@ def backward(
         clipped[t] = dz
         add_product(dh.zero_(), clipped[t], recurrent)
     states_before = torch.cat((h0.to(dtype).unsqueeze(0), hidden[:-1]))
-    d_recurrent_weight = clipped.flatten(0, 1).T @ states_before.flatten(0, 1)
+    d_recurrent_weight = (clipped.flatten(0, 1).T @ states_before.flatten(0, 1)).to(recurrent_weight.dtype)
     of_inputs = projection_backward(clipped, inputs, input_weight, wants_inputs)
     return of_inputs[0], of_inputs[1], d_recurrent_weight, d_peepholes, of_inputs[2], dh, dc
 
@@ -154,7 +154,7 @@ def projection_backward(
     flat = gates.flatten(0, 1)
     d_inputs = gates @ weight.to(gates.dtype) if wants_inputs else gates.new_empty(0)
     d_weight = flat.T @ inputs.to(gates.dtype).flatten(0, 1)
-    return d_inputs, d_weight, flat.sum(0, dtype=weight.dtype)
+    return d_inputs, d_weight.to(weight.dtype), flat.sum(0, dtype=weight.dtype)
 
 
 def stepping(layers: Sequence[Weights], width: int, dtype: torch.dtype) -> Step:

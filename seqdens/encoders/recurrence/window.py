@@ -149,11 +149,11 @@ def backward(
         clipped[t] = dz
         add_product(d_seen.zero_(), clipped[t], recurrent)
     flat, flat_moves = clipped.flatten(0, 1), d_moves.flatten(0, 1)
-    d_recurrent_weight = flat.T @ torch.cat((h0.to(dtype).unsqueeze(0), hidden[:-1])).flatten(0, 1)
+    d_recurrent_weight = (flat.T @ torch.cat((h0.to(dtype).unsqueeze(0), hidden[:-1])).flatten(0, 1)).to(dz.dtype)
     d_of_window = flat.T @ torch.cat((w0.unsqueeze(0), window[:-1])).to(dtype).flatten(0, 1)
     d_inputs, d_of_inputs, d_bias = projection_backward(clipped, inputs, of_inputs, wants_inputs)
     d_window_weight = flat_moves.T @ hidden.flatten(0, 1).to(moves.dtype)
-    of_weights = torch.cat((d_of_inputs, d_of_window), 1), d_recurrent_weight, d_peepholes, d_bias
+    of_weights = torch.cat((d_of_inputs, d_of_window.to(dz.dtype)), 1), d_recurrent_weight, d_peepholes, d_bias
     return d_inputs, *of_weights, d_window_weight, flat_moves.sum(0), dh.clone(), dc, dw.clone(), dk
 
 
