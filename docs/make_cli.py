@@ -111,6 +111,15 @@ seqdens plot mixture runs/handwriting-1 --steps 200 --out weights.svg
 seqdens plot window runs/synthesis-1 --text "come to the sea"
 ```
 """,
+    "seqdens export": """\
+A program that has the file and an ONNX runtime draws what `seqdens sample` does, without seqdens and torch;
+[library.md](library.md#compile-and-export) says what goes in and what comes out. To write it takes
+`pip install "seqdens[onnx]"`.
+
+```
+seqdens export runs/handwriting-1 --bias 1 --out step.onnx
+```
+""",
     "seqdens show": """\
 ```
 seqdens show stacked-lstm       # an encoder's options

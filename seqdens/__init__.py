@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from seqdens.errors import DataError, SeqdensError, UsageError
     from seqdens.evaluation import Measures, measure
     from seqdens.experiments.base import Experiment
-    from seqdens.exporting import SamplingStep, export_onnx
+    from seqdens.exporting import SamplingStep, export_onnx, exported_step
     from seqdens.heads.base import Distribution, Head
     from seqdens.hookspecs import hookimpl
     from seqdens.model import SequenceModel
@@ -58,7 +58,7 @@ _HOMES = {
     "seqdens.evaluation": ("Measures", "measure"),
     "seqdens.experiments.base": ("Experiment",),
     "seqdens.heads.base": ("Distribution", "Head"),
-    "seqdens.exporting": ("SamplingStep", "export_onnx"),
+    "seqdens.exporting": ("SamplingStep", "export_onnx", "exported_step"),
     "seqdens.hookspecs": ("hookimpl",),
     "seqdens.model": ("SequenceModel",),
     "seqdens.offsets": ("to_points",),
@@ -108,6 +108,7 @@ __all__ = [
     "encoder",
     "experiment",
     "export_onnx",
+    "exported_step",
     "head",
     "hookimpl",
     "load",

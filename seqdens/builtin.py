@@ -31,6 +31,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "evaluate": "seqdens.cli.evaluate:evaluate",
         "plot": "seqdens.cli.plot:plot",
         "styles": "seqdens.cli.styles:styles",
+        "export": "seqdens.cli.export:export",
         "list": "seqdens.cli.list_:list_",
         "show": "seqdens.cli.show:show",
         "plugins": "seqdens.cli.plugins:plugins",

@@ -111,7 +111,10 @@ def test_a_broken_command_breaks_nothing_but_itself(use: Use, name: str, reason:
 def test_an_unknown_command_suggests_the_nearest() -> None:
     unknown = call("lst")
     assert unknown.exit_code == 2
-    assert "Error: No such command 'lst'; did you mean 'list'? known: evaluate, list, new-plugin," in unknown.stderr
+    assert (
+        "Error: No such command 'lst'; did you mean 'list'? known: evaluate, export, list, new-plugin,"
+        in unknown.stderr
+    )
 
 
 @pytest.mark.parametrize(("kind", "status"), [(UsageError, 2), (DataError, 1)])

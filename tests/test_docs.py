@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
@@ -30,7 +31,8 @@ NAMES = [
 ]
 
 FENCE = re.compile(
-    r"(?:<!-- not run: (?P<excuse>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:<!-- not run(?: without (?P<package>\w+))?: (?P<excuse>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -64,14 +66,14 @@ def anchors(page: str) -> set[str]:
 
 
 def run_python(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Runs a page's Python, all blocks in one module; those with an excuse are only compiled."""
+    """Runs a page's Python, all blocks in one module; those with an excuse, or without their package, are compiled."""
     page = read(name)
     module = ModuleType(re.sub(r"\W", "_", name))
     monkeypatch.setitem(sys.modules, module.__name__, module)  # so that its classes can be pickled
     for block in blocks(page, "python"):
         above = page[: block.start("code")].count("\n")
         code = compile("\n" * above + block["code"], name, "exec")
-        if not block["excuse"]:
+        if not block["excuse"] or (block["package"] and find_spec(block["package"])):
             exec(code, vars(module))
     return module
 
