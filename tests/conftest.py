@@ -45,6 +45,15 @@ def implementation(request: pytest.FixtureRequest, hold: Callable[[str], None]) 
     return "cpu"
 
 
+@pytest.fixture
+def library() -> None:
+    """Skip the test if seqdens was installed without its compiled library."""
+    try:
+        native.library()
+    except native.Unavailable as error:
+        pytest.skip(str(error))
+
+
 def skip_if_not_here(request: pytest.FixtureRequest) -> None:
     """Skip the test if this processor cannot run the level that is its parameter."""
     try:

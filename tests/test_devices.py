@@ -124,6 +124,7 @@ def test_without_the_library_bf16_is_fast_if_torch_has_instructions_for_it(
         assert torch.is_autocast_enabled("cpu") is fast
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("level", ["avx2", "neon", "avx512", "avx512_bf16", "amx"])
 def test_bf16_is_fast_if_the_library_has_products_in_it(level: str, hold: Callable[[str], None]) -> None:
     hold(level)

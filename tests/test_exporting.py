@@ -73,6 +73,7 @@ def test_a_step_finishes_at_the_end_of_a_sequence() -> None:
     assert_alike(followed(made, SamplingStep(made, BIAS)), wanted, 1e-5)
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_torch_exports_a_step_as_it_is(encoder: str, tmp_path: Path) -> None:
     made, records = model(encoder), {0: torch.export.Dim("records")}
@@ -145,13 +146,13 @@ def test_without_its_packages_an_onnx_file_is_refused(tmp_path: Path, monkeypatc
     real = builtins.__import__
 
     def refuse(name: str, *given: Any, **options: Any) -> Any:
-        if name == "onnxscript":
-            raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+        if name == "onnx":
+            raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
         return real(name, *given, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(
-        UsageError, match=r'^an ONNX file needs onnxscript, which is missing: pip install "seqdens\[onnx\]"\.$'
+        UsageError, match=r'^an ONNX file needs onnx, which is missing: pip install "seqdens\[onnx\]"\.$'
     ):
         export_onnx(model("stacked-lstm"), tmp_path / "step.onnx")
     assert not [*tmp_path.iterdir()]

@@ -29,6 +29,7 @@ def test_a_level_that_is_held_to_is_used() -> None:
     assert native.level("float32") in native.describe()
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("limit", LEVELS)
 @pytest.mark.parametrize("products", PRODUCTS)
 def test_no_level_beyond_the_limit_is_used(products: str, limit: str, hold: Callable[[str], None]) -> None:
@@ -48,6 +49,7 @@ def test_a_limit_that_is_no_level_is_one_sentence(hold: Callable[[str], None]) -
         native.level("float32")
 
 
+@pytest.mark.usefixtures("library")
 def test_an_empty_limit_is_none(hold: Callable[[str], None]) -> None:
     wanted = native.level("float32")
     hold("")
@@ -70,6 +72,7 @@ def test_a_damaged_library_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         native.level("float32")
 
 
+@pytest.mark.usefixtures("library")
 def test_without_openmp_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no such file")

@@ -101,6 +101,7 @@ def test_no_layer_is_differentiated_twice(implementation: str) -> None:
     assert_once_differentiable(read, reading[0])
 
 
+@pytest.mark.usefixtures("library")
 def test_no_mixture_is_differentiated_twice() -> None:
     parts = draw(2, 5), draw(2, 2, 5), draw(2, 2, 5), draw(2, 1, 5)
     assert_once_differentiable(fused.mixture(torch.randn(2, 2), *parts), parts[1])

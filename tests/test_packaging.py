@@ -62,6 +62,7 @@ def files(source: Path) -> Callable[[Iterable[str]], set[str]]:
     }
 
 
+@pytest.mark.usefixtures("library")
 def test_the_wheel_holds_the_package_and_nothing_else(
     wheel: zipfile.ZipFile, files: Callable[[Iterable[str]], set[str]]
 ) -> None:
@@ -71,6 +72,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(
     assert "seqdens/py.typed" in held
 
 
+@pytest.mark.usefixtures("library")
 def test_the_wheel_is_of_this_platform_and_of_every_python(wheel: zipfile.ZipFile) -> None:
     tags = message_from_bytes(wheel.read(f"{NAME}.dist-info/WHEEL"))
     assert tags.get_all("Tag") == [Path(str(wheel.filename)).stem.removeprefix(f"{NAME}-")]

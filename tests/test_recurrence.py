@@ -426,6 +426,7 @@ def test_without_the_library_it_is_said_once_and_the_reference_is_taken(monkeypa
     recurrence._warn.cache_clear()
 
 
+@pytest.mark.usefixtures("library")
 def test_without_a_level_for_bf16_it_is_the_reference_s(hold: Callable[[str], None]) -> None:
     hold("generic")
     recurrence._warn.cache_clear()

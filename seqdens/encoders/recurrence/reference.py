@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seqdens.encoders.recurrence.compiled import check_shapes
 from seqdens.encoders.recurrence.quantised import Step, Weights, dequantised, rounded
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input  # derivative * y * (1 - y)
@@ -166,9 +167,11 @@ def stepping(layers: Sequence[Weights], width: int, dtype: torch.dtype) -> Step:
 
     @torch.no_grad()
     def step(inputs: Tensor, hidden: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        seen, after = inputs, []
+        seen, after, states = inputs, [], (inputs.shape[0], len(layers), layers[0].peepholes.shape[1])
+        check_shapes({"hidden": hidden, "cells": cells}, states, states)
         for weights, h0, c0 in zip(layers, hidden.unbind(1), cells.unbind(1), strict=True):
-            h, c, _ = forward(seen.unsqueeze(0), *weights, seen_as(h0), c0, dtype)
+            with torch.autocast(inputs.device.type, enabled=False):  # products have `dtype`
+                h, c, _ = forward(seen.unsqueeze(0), *weights, seen_as(h0), c0, dtype)
             after.append((h[0], c[0]))
             seen = torch.cat((inputs.to(h.dtype), seen_as(h[0])), 1)
         new_hidden, new_cells = zip(*after, strict=True)
