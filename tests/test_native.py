@@ -78,5 +78,6 @@ def test_without_openmp_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no such file")
 
     monkeypatch.setattr(native.ctypes, "CDLL", refuse)
+    native.forget()
     with pytest.raises(Unavailable, match="there is no OpenMP runtime beside torch or on this system"):
         native.library()
